@@ -119,6 +119,7 @@ class Run {
     };
     Add("WAL bytes / body byte", ticker(rocksdb::WAL_FILE_BYTES));
     Add("flushed bytes / body byte", ticker(rocksdb::FLUSH_WRITE_BYTES));
+    // Includes what opening flushes out of the WAL: RocksDB counts that as compaction.
     Add("compacted bytes / body byte", ticker(rocksdb::COMPACT_WRITE_BYTES));
     Add("process write_bytes / body byte", (ProcessWriteBytes() - write_bytes_) / body_bytes);
   }
