@@ -1,0 +1,65 @@
+// Every limit that users can meet, in one place. API.md-level limits are part of the contract.
+#ifndef SLUICE_SERVER_MODEL_LIMITS_H_
+#define SLUICE_SERVER_MODEL_LIMITS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sluice {
+
+inline constexpr int64_t kKiB = 1024;
+inline constexpr int64_t kMiB = 1024 * kKiB;
+inline constexpr int64_t kSecondMs = 1000;
+inline constexpr int64_t kMinuteMs = 60 * kSecondMs;
+inline constexpr int64_t kHourMs = 60 * kMinuteMs;
+inline constexpr int64_t kDayMs = 24 * kHourMs;
+
+// Messages and requests.
+inline constexpr int64_t kBodyBytesMaxDefault = 1 * kMiB;
+inline constexpr int64_t kBodyBytesMaxCeiling = 15 * kMiB;  // with its envelope under a request
+inline constexpr int64_t kRequestBytesMax = 16 * kMiB;
+inline constexpr int64_t kResponseBytesMax = 3 * kMiB;  // generated clients accept 4 MiB
+inline constexpr int kMessagesPerPublishMax = 1000;
+inline constexpr int kAttributesMax = 64;
+inline constexpr int64_t kAttributesBytesMax = 16 * kKiB;
+inline constexpr size_t kShortStringBytesMax = 255;  // group, routing_key, dedup_id, consumer, ...
+inline constexpr size_t kNameBytesMax = 255;
+inline constexpr int kReceiptsPerCallMax = 10'000;
+inline constexpr size_t kNackReasonBytesMax = 1024;
+
+// Lists.
+inline constexpr int kPageSizeDefault = 100;
+inline constexpr int kPageSizeMax = 1000;
+
+// Leases and credit.
+inline constexpr int64_t kLeaseMsDefault = 30 * kSecondMs;
+inline constexpr int64_t kLeaseMsMin = 1 * kSecondMs;
+inline constexpr int64_t kLeaseMsMax = 12 * kHourMs;
+inline constexpr int32_t kMaxInFlightDefault = 100;
+inline constexpr int32_t kMaxInFlightCeiling = 100'000;
+inline constexpr int64_t kMaxBytesInFlightDefault = 2 * kMiB;
+inline constexpr int64_t kMaxBytesInFlightCeiling = 256 * kMiB;
+inline constexpr int64_t kDelayMsMax = 366 * kDayMs;
+
+// Retries: API.md rule 6.
+inline constexpr int64_t kMinBackoffMsDefault = 1 * kSecondMs;
+inline constexpr int64_t kMaxBackoffMsDefault = 5 * kMinuteMs;
+
+// Receive.
+inline constexpr int kReceiveMessagesDefault = 1;
+inline constexpr int kReceiveMessagesMax = 1000;
+inline constexpr int64_t kReceiveWaitMsMax = 5 * kMinuteMs;
+
+// Queues of one server.
+inline constexpr size_t kQueuesMax = 200'000;
+inline constexpr int kLabelsMax = 64;
+inline constexpr size_t kLabelsBytesMax = 16 * kKiB;
+
+// Messages of one queue, and of one shard, that are leased, waiting for a retry or waiting to be
+// granted again: these need memory, so at the limit nothing new is granted until some are settled.
+inline constexpr size_t kOpenMessagesPerQueueMax = 250'000;
+inline constexpr size_t kOpenMessagesPerShardMax = 2'000'000;
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_MODEL_LIMITS_H_

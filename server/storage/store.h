@@ -1,0 +1,52 @@
+// Reading what the log made durable.
+#ifndef SLUICE_SERVER_STORAGE_STORE_H_
+#define SLUICE_SERVER_STORAGE_STORE_H_
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/model/ids.h"
+#include "server/model/payload.h"
+
+namespace sluice::storage {
+
+struct StoredMessage {
+  Seq seq = 0;
+  int64_t publish_ms = 0;
+  Payload payload;  // wire-ready sluice.v1.Message
+};
+
+// Which rows of one lane to read, in order of seq.
+struct ReadRange {
+  QueueId qid = 0;
+  Lane lane = 0;
+  Seq begin = 0;  // inclusive
+  Seq end = 0;    // exclusive
+  uint32_t messages_max = 0;
+  uint64_t bytes_max = 0;  // stops after the message that reaches it; at least one is returned
+};
+
+// Blocking reads of synced state. Thread-safe; the engine thread never calls them while serving.
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // Every row of Family::kMeta in key order, at start. Stops at the first error of `row`.
+  virtual absl::Status ScanMeta(
+      absl::FunctionRef<absl::Status(std::string_view key, std::string_view value)> row) = 0;
+
+  // DATA_LOSS when a row is damaged. Rows may be missing where they are settled.
+  virtual absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) = 0;
+
+  // The messages with these seqs (rising); a missing one is left out.
+  virtual absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(
+      QueueId qid, Lane lane, const std::vector<Seq>& seqs) = 0;
+};
+
+}  // namespace sluice::storage
+
+#endif  // SLUICE_SERVER_STORAGE_STORE_H_
