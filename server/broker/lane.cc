@@ -1,0 +1,133 @@
+#include "server/broker/lane.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+#include "server/base/strings.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+ReadyMessage* LaneState::Front(uint64_t* shard_window_bytes) {
+  while (!window.empty()) {
+    ReadyMessage& front = window.front();
+    if (front.seq >= visible_end) return nullptr;
+    const bool hole =
+        front.seq < holes_bound && (settled.Contains(front.seq) || open.contains(front.seq));
+    if (!hole) return &front;
+    PopFront(shard_window_bytes);
+  }
+  return nullptr;
+}
+
+ReadyMessage LaneState::PopFront(uint64_t* shard_window_bytes) {
+  ReadyMessage message = std::move(window.front());
+  window.pop_front();
+  window_bytes -= message.payload.size();
+  *shard_window_bytes -= message.payload.size();
+  return message;
+}
+
+void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes) {
+  while (!window.empty() && (window.size() > messages_max || window_bytes > bytes_max)) {
+    const ReadyMessage& back = window.back();
+    window_bytes -= back.payload.size();
+    *shard_window_bytes -= back.payload.size();
+    fetch_cursor = back.seq;
+    if (window.size() == 1) peeked_publish_ms = back.publish_ms;
+    window.pop_back();
+  }
+}
+
+void LaneState::Settle(Seq seq, uint32_t size_bytes, storage::Batch& batch) {
+  SLUICE_CHECK(settled.Add(seq));
+  unsettled_bytes -= std::min<uint64_t>(unsettled_bytes, size_bytes);
+  if (Unsettled() == 0) unsettled_bytes = 0;
+  const auto it = open.find(seq);
+  if (it == open.end()) {
+    // Settled by the receipt of an earlier boot while it lies in the window or on disk.
+    holes_bound = std::max(holes_bound, seq + 1);
+    return;
+  }
+  if (it->second.has_history) {
+    batch.Delete(storage::Family::kMeta, storage::HistoryKey(At(seq)));
+  }
+  open.erase(it);
+}
+
+void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_ms,
+                        storage::Batch& batch) {
+  storage::HistoryRow row;
+  row.boot = message.boot;
+  row.delivery_count = message.delivery_count;
+  row.attempt = message.attempt;
+  row.not_before_ms = message.not_before_ms;
+  row.lease_until_ms = lease_until_ms;
+  row.size_bytes = message.size_bytes;
+  batch.Put(storage::Family::kMeta, storage::HistoryKey(At(seq)), storage::EncodeHistory(row));
+  message.has_history = true;
+}
+
+void LaneState::WriteDirty(bool consumed, storage::Batch& batch) {
+  dirty = false;
+  // While someone consumes, what is published may be granted as soon as it is durable: saying so
+  // now saves a row and a wait later.
+  if (consumed) grant_bound = std::max(grant_bound, next_seq);
+  storage::LaneRow row;
+  row.head = settled.head();
+  row.next_seq = next_seq;
+  row.unsettled_bytes = unsettled_bytes;
+  row.grant_bound = grant_bound;
+  batch.Put(storage::Family::kMeta,
+            storage::LaneKey(position.shard, position.qid, position.lane),
+            storage::EncodeLane(row));
+  settled.TakeDirty([&](uint64_t block, const storage::AcksRow* acks) {
+    const std::string key =
+        storage::AcksKey(position.shard, position.qid, position.lane, block);
+    if (acks) {
+      batch.Put(storage::Family::kMeta, key, storage::EncodeAcks(*acks));
+    } else {
+      batch.Delete(storage::Family::kMeta, key);
+    }
+  });
+}
+
+absl::Status LaneState::AddPage(const storage::ReadRange& range,
+                           std::vector<storage::StoredMessage> messages,
+                           uint64_t* shard_window_bytes) {
+  // A purge may have moved on meanwhile.
+  if (range.begin != fetch_cursor && settled.NextUnsettled(fetch_cursor) != range.begin) {
+    return absl::OkStatus();
+  }
+  Seq expected = range.begin;
+  uint64_t bytes = 0;
+  for (auto& message : messages) {
+    const Seq missing = settled.NextUnsettled(expected);
+    if (missing < message.seq) {
+      return MakeError(ErrorReason::kDataDamaged,
+                       absl::StrCat("message ", FormatMessageId(At(missing)),
+                                    " is neither settled nor in the store"));
+    }
+    expected = message.seq + 1;
+    bytes += message.payload.size();
+    if (settled.Contains(message.seq) || open.contains(message.seq)) continue;
+    window_bytes += message.payload.size();
+    *shard_window_bytes += message.payload.size();
+    window.push_back({message.seq, message.publish_ms, std::move(message.payload)});
+  }
+  const bool full = messages.size() >= range.messages_max || bytes >= range.bytes_max;
+  if (!full) {
+    const Seq missing = settled.NextUnsettled(expected);
+    if (missing < range.end) {
+      return MakeError(ErrorReason::kDataDamaged,
+                       absl::StrCat("message ", FormatMessageId(At(missing)),
+                                    " is neither settled nor in the store"));
+    }
+    expected = range.end;
+  }
+  fetch_cursor = expected;
+  // Receipts of an earlier boot, or a settle decided while reading, can make holes.
+  return absl::OkStatus();
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,133 @@
+// One lane of a queue: messages of one priority in commit order.
+//
+//   settled ... head ...... fetch_cursor ...... visible_end ...... next_seq
+//                 |  in memory: window   |  on disk only   | not durable yet
+//                 |  or open             |  (or in the window's tail when nothing was skipped)
+#ifndef SLUICE_SERVER_BROKER_LANE_H_
+#define SLUICE_SERVER_BROKER_LANE_H_
+
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "absl/container/btree_set.h"
+#include "absl/container/flat_hash_map.h"
+#include "server/broker/commands.h"
+#include "server/broker/settled_set.h"
+#include "server/model/ids.h"
+#include "server/model/payload.h"
+#include "server/storage/batch.h"
+#include "server/storage/store.h"
+
+namespace sluice::broker {
+
+// A message that has been granted and is not settled.
+//
+//            grant                    fail / release (row durable)
+//   window ---------> kLeased -----------------------------> kReturned --grant--> kLeased
+//                        |   \-- fail with backoff --> kWaiting --due--^
+//                        |                                |
+//                        +------ ack / discard -----------+--> settled (entry gone)
+enum class OpenState : uint8_t {
+  kLeased,
+  kReturning,  // ended by the batch of `returning_lsn`, ready when that is durable
+  kWaiting,    // for not_before_ms
+  kReturned,   // ready again
+};
+
+struct OpenMessage {
+  OpenState state = OpenState::kLeased;
+  bool has_history = false;      // a kHistory row exists (or is in the batch being built)
+  bool fetching = false;         // its payload is being read
+  bool maybe_redelivered = false;
+  int32_t attempt = 1;
+  Boot boot = 0;                 // of the last grant
+  uint32_t delivery_count = 0;   // of the last grant
+  uint32_t size_bytes = 0;
+  SubscriptionId holder = 0;     // 0: a receive call, a former stream, a lease of an earlier boot
+  int64_t publish_ms = 0;
+  int64_t lease_until_ns = 0;    // monotonic
+  int64_t not_before_ms = 0;     // engine time
+  Payload payload;               // only while kReturned and fetched
+};
+
+struct ReadyMessage {
+  Seq seq = 0;
+  int64_t publish_ms = 0;
+  Payload payload;
+};
+
+// Limits of what one lane keeps in memory ahead of its consumers.
+inline constexpr size_t kWindowMessagesMax = 16'384;
+inline constexpr uint64_t kWindowBytesMax = 8 * kMiB;
+// The same for a queue that nobody consumes: enough to start a new consumer without a wait.
+inline constexpr size_t kIdleWindowMessagesMax = 64;
+inline constexpr uint64_t kIdleWindowBytesMax = 64 * kKiB;
+// One page-in.
+inline constexpr uint32_t kPageMessagesMax = 4096;
+inline constexpr uint64_t kPageBytesMax = 2 * kMiB;
+// The same when the shard's windows are over their limit.
+inline constexpr uint32_t kSmallPageMessagesMax = 16;
+inline constexpr uint64_t kSmallPageBytesMax = 16 * kKiB;
+// Seqs by which the grant bound runs ahead of grants, so that it costs one row in so many.
+inline constexpr Seq kGrantBoundChunk = 16'384;
+
+struct LaneState {
+  LaneState(MessagePosition lane_position) : position(lane_position) {}
+
+  const MessagePosition position;  // seq is 0: use At()
+  MessagePosition At(Seq seq) const {
+    return {position.shard, position.qid, position.lane, seq};
+  }
+
+  // Persisted (LaneRow, AcksRow).
+  SettledSet settled;
+  Seq next_seq = 1;
+  uint64_t unsettled_bytes = 0;
+  Seq grant_bound = 1;
+  bool dirty = false;  // the row has to be written this turn
+
+  // Runtime.
+  Seq crash_bound = 0;   // seqs below it may have been granted before a crash
+  Seq holes_bound = 0;   // seqs below it may be in the window and open or settled at once
+  Seq visible_end = 1;   // seqs below it are durable
+  Seq fetch_cursor = 1;  // the next seq that is neither in the window nor was ever in it
+  std::deque<ReadyMessage> window;
+  uint64_t window_bytes = 0;
+  bool reading = false;  // a page-in is under way
+  std::optional<int64_t> peeked_publish_ms;  // of the first message, when the window is empty
+  absl::flat_hash_map<Seq, OpenMessage> open;
+  absl::btree_set<Seq> returned;
+  size_t leased = 0;
+  size_t waiting = 0;
+
+  uint64_t Unsettled() const { return next_seq - settled.head() - settled.settled_above_head(); }
+  uint64_t Ready() const { return Unsettled() - leased - waiting; }
+  // Nothing between the window and the end: new messages may join it.
+  bool WindowReachesEnd() const { return fetch_cursor == next_seq; }
+  // Durable messages that are not in memory.
+  bool HasMoreOnDisk() const { return fetch_cursor < visible_end; }
+
+  // The first message of the window that may be granted, skipping what was settled or opened
+  // meanwhile; null if there is none.
+  ReadyMessage* Front(uint64_t* shard_window_bytes);
+  ReadyMessage PopFront(uint64_t* shard_window_bytes);
+  // Drops messages from the back until the window is within the limits; they are on disk.
+  void TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes);
+
+  // Marks a message settled and forgets it. The caller has handled its holder and timers, and
+  // marks the lane dirty.
+  void Settle(Seq seq, uint32_t size_bytes, storage::Batch& batch);
+  void WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_ms, storage::Batch& batch);
+  // Appends the lane's changed rows.
+  void WriteDirty(bool consumed, storage::Batch& batch);
+
+  // Adds what a page-in of [begin, end) found. DATA_LOSS if an unsettled message is missing.
+  absl::Status AddPage(const storage::ReadRange& range,
+                       std::vector<storage::StoredMessage> messages,
+                       uint64_t* shard_window_bytes);
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_SERVER_BROKER_LANE_H_

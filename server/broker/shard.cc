@@ -1,0 +1,311 @@
+#include "server/broker/shard.h"
+
+#include <algorithm>
+#include <utility>
+#include <variant>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+#include "server/model/server_fields.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+
+using storage::Family;
+
+Shard::Shard(const ShardOptions& options, ShardPort* port) : options_(options), port_(port) {}
+Shard::~Shard() = default;
+
+void Shard::Apply(Command command, Now now) {
+  std::visit([&](auto& typed) { Do(typed, now); }, command);
+}
+
+Queue* Shard::FindQueue(const std::string& name) {
+  const auto it = queues_.find(name);
+  return it == queues_.end() ? nullptr : it->second.get();
+}
+
+Queue* Shard::FindQueue(QueueId qid) {
+  const auto it = by_qid_.find(qid);
+  return it == by_qid_.end() ? nullptr : it->second;
+}
+
+LaneState& Shard::LaneOf(Queue& queue, Lane lane) {
+  auto& slot = queue.lanes[lane];
+  if (!slot) {
+    slot = std::make_unique<LaneState>(MessagePosition{options_.shard, queue.qid, lane, 0});
+  }
+  return *slot;
+}
+
+void Shard::MarkDirty(Queue& queue, LaneState& lane) {
+  // `dirty` may already have been set by the lane itself; the list is kept free of repeats by
+  // WriteDirty clearing the flag when it meets the first of them.
+  lane.dirty = true;
+  if (dirty_lanes_.empty() ||
+      dirty_lanes_.back() != std::pair{queue.qid, lane.position.lane}) {
+    dirty_lanes_.push_back({queue.qid, lane.position.lane});
+  }
+}
+
+absl::Status Shard::RefuseWhenDraining() const {
+  if (!draining_) return absl::OkStatus();
+  return MakeError(ErrorReason::kDraining, "the server is shutting down; try another or wait");
+}
+
+void Shard::ReplyWhenDurable(Reply reply) { effects_.replies.push_back(std::move(reply)); }
+
+void Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, int64_t publish_ms) {
+  const Seq seq = lane.next_seq;
+  const MessagePosition position = lane.At(seq);
+  WriteServerFields(position, publish_ms,
+                    payload.mutable_data() + payload.size() - kServerFieldsBytes);
+  const auto key = storage::MessageKey(position);
+  const auto header = storage::MessageHeader(publish_ms);
+  batch_.Put(Family::kMessages, {key.data(), key.size()},
+             {std::string_view(header.data(), header.size()), payload.view()});
+
+  const uint64_t bytes = payload.size();
+  lane.unsettled_bytes += bytes;
+  queue.counters.published += 1;
+  queue.counters.published_bytes += bytes;
+  const bool consumed = queue.IsConsumed();
+  const size_t messages_max = consumed ? kWindowMessagesMax : kIdleWindowMessagesMax;
+  const uint64_t bytes_max = consumed ? kWindowBytesMax : kIdleWindowBytesMax;
+  if (lane.WindowReachesEnd() && lane.window.size() < messages_max &&
+      lane.window_bytes + bytes <= bytes_max &&
+      window_bytes_ + bytes <= options_.window_bytes_max) {
+    lane.window.push_back({seq, publish_ms, std::move(payload)});
+    lane.window_bytes += bytes;
+    window_bytes_ += bytes;
+    lane.fetch_cursor = seq + 1;
+  } else if (lane.Unsettled() == 0) {
+    lane.peeked_publish_ms = publish_ms;
+  }
+  lane.next_seq = seq + 1;
+}
+
+void Shard::Do(PublishCommand& command, Now now) {
+  absl::Status refused = RefuseWhenDraining();
+  Queue* queue = FindQueue(command.queue);
+  if (refused.ok() && queue == nullptr) {
+    refused = MakeError(ErrorReason::kQueueNotFound,
+                        absl::StrCat("queue '", command.queue, "' does not exist"));
+  }
+  if (!refused.ok()) return command.done(refused);
+
+  std::vector<PublishedMessage> published;
+  published.reserve(command.messages.size());
+  for (NewMessage& message : command.messages) {
+    LaneState& lane = LaneOf(*queue, LaneOfPriority(message.priority));
+    published.push_back({lane.At(lane.next_seq)});
+    AddMessage(*queue, lane, std::move(message.payload), now.engine_ms);
+    if (!lane.dirty) MarkDirty(*queue, lane);
+  }
+  ReplyWhenDurable([done = std::move(command.done), published = std::move(published)](
+                       const absl::Status& status) mutable {
+    if (status.ok()) {
+      done(std::move(published));
+    } else {
+      done(status);
+    }
+  });
+}
+
+void Shard::Do(InspectCommand& command, Now now) {
+  ShardInfo info;
+  info.totals = {queues_.size(), 0, open_messages_, window_bytes_, last_lsn_, durable_lsn_};
+  for (auto& [name, queue] : queues_) {
+    info.totals.subscriptions += queue->consumers;
+    QueueInfo described = Describe(*queue, now);
+    if (info.queues.size() < command.queues_max) {
+      info.queues.push_back(std::move(described));
+      continue;
+    }
+    const QueueStats& stats = described.stats;
+    QueueStats& sum = info.other_stats;
+    sum.ready += stats.ready;
+    sum.leased += stats.leased;
+    sum.delayed += stats.delayed;
+    sum.blocked += stats.blocked;
+    sum.bytes += stats.bytes;
+    sum.consumers += stats.consumers;
+    sum.oldest_ready_age_ms = std::max(sum.oldest_ready_age_ms, stats.oldest_ready_age_ms);
+    const QueueCounters& counters = described.counters;
+    QueueCounters& total = info.other_counters;
+    total.published += counters.published;
+    total.published_bytes += counters.published_bytes;
+    total.delivered += counters.delivered;
+    total.redelivered += counters.redelivered;
+    total.acked += counters.acked;
+    total.discarded += counters.discarded;
+    total.retried += counters.retried;
+    total.leases_expired += counters.leases_expired;
+    total.purged += counters.purged;
+  }
+  command.done(std::move(info));
+}
+
+void Shard::Do(DrainCommand& command, Now now) {
+  draining_ = true;
+  std::vector<SubscriptionId> ids;
+  for (const auto& [id, consumer] : consumers_) ids.push_back(id);
+  for (const SubscriptionId id : ids) {
+    Consumer& consumer = *consumers_.at(id);
+    if (consumer.IsReceive()) {
+      if (!consumer.answered) AnswerReceive(consumer);
+    } else {
+      EndSubscription(consumer, RefuseWhenDraining());
+    }
+  }
+  ReplyWhenDurable([done = std::move(command.done)](const absl::Status&) mutable { done(); });
+}
+
+void Shard::Do(StopCommand& command, Now now) {
+  draining_ = true;
+  stopping_ = true;
+  for (auto& [name, queue] : queues_) {
+    for (auto& lane : queue->lanes) {
+      if (!lane) continue;
+      for (auto& [seq, message] : lane->open) {
+        if (message.state != OpenState::kLeased) continue;
+        const int64_t left_ms = std::max<int64_t>(1, (message.lease_until_ns - now.mono_ns) / 1'000'000);
+        lane->WriteHistory(seq, message, now.engine_ms + left_ms, batch_);
+      }
+    }
+  }
+  boot_row_dirty_ = true;
+  ReplyWhenDurable([this, done = std::move(command.done)](const absl::Status&) mutable {
+    stopped_ = true;
+    done();
+  });
+}
+
+storage::BootRow Shard::CurrentBootRow(Now now) const {
+  storage::BootRow row = boot_row_;
+  row.lsn = last_lsn_ + 1;
+  row.engine_ms = now.engine_ms;
+  row.clean_stop = stopping_;
+  return row;
+}
+
+void Shard::Begin(Now now) {
+  boot_row_.boot += 1;
+  boot_row_.clean_stop = false;
+  boot_row_dirty_ = true;
+  StartOpenMessages(now);
+  RunTurn(now);
+}
+
+void Shard::RunTurn(Now now) {
+  RunDue(now);
+  DispatchAll(now);
+  EvictIdleWindows();
+  AppendTurn(now);
+}
+
+void Shard::AppendTurn(Now now) {
+  for (const auto& [qid, lane_id] : dirty_lanes_) {
+    Queue* queue = FindQueue(qid);
+    if (!queue) continue;
+    LaneState& lane = *queue->lanes[lane_id];
+    if (!lane.dirty) continue;
+    if (lane.visible_end < lane.next_seq) {
+      effects_.published.push_back({qid, lane_id});
+      effects_.published_end.push_back(lane.next_seq);
+    }
+    lane.WriteDirty(queue->IsConsumed(), batch_);
+  }
+  dirty_lanes_.clear();
+  const bool changed = !batch_.empty() || boot_row_dirty_;
+  if (changed) {
+    const storage::BootRow row = CurrentBootRow(now);
+    batch_.Put(Family::kMeta, storage::BootKey(options_.shard), storage::EncodeBoot(row));
+    boot_row_dirty_ = false;
+    ++last_lsn_;
+  }
+  FlushOutboxes(now);
+  effects_.lsn = last_lsn_;
+  const bool has_effects = !effects_.replies.empty() || !effects_.published.empty() ||
+                           !effects_.returning.empty() || !effects_.holders.empty();
+  if (has_effects) waiting_effects_.push_back(std::move(effects_));
+  effects_ = {};
+  if (changed) {
+    storage::Batch batch = std::move(batch_);
+    batch_ = storage::Batch();
+    batch.SetHeader({options_.shard, /*term=*/1, last_lsn_, now.engine_ms, durable_lsn_});
+    port_->Append(std::move(batch));
+  }
+  // Replies of a turn that changed nothing may have nothing to wait for.
+  OnDurable(durable_lsn_, now);
+}
+
+void Shard::OnDurable(Lsn lsn, Now now) {
+  durable_lsn_ = std::max(durable_lsn_, lsn);
+  while (!waiting_effects_.empty() && waiting_effects_.front().lsn <= durable_lsn_) {
+    TurnEffects effects = std::move(waiting_effects_.front());
+    waiting_effects_.pop_front();
+    for (Reply& reply : effects.replies) reply(absl::OkStatus());
+    for (size_t i = 0; i < effects.published.size(); ++i) {
+      Queue* queue = FindQueue(effects.published[i].first);
+      if (!queue) continue;
+      LaneState& lane = *queue->lanes[effects.published[i].second];
+      lane.visible_end = std::max(lane.visible_end, effects.published_end[i]);
+      Wake(*queue);
+    }
+    for (const ReturningMessage& returning : effects.returning) {
+      Queue* queue = FindQueue(returning.qid);
+      if (!queue) continue;
+      LaneState& lane = *queue->lanes[returning.lane];
+      const auto it = lane.open.find(returning.seq);
+      if (it == lane.open.end() || it->second.state != OpenState::kReturning) continue;
+      it->second.state = OpenState::kReturned;
+      lane.returned.insert(returning.seq);
+      Wake(*queue);
+    }
+    for (const SubscriptionId id : effects.holders) {
+      Consumer* consumer = FindConsumer(id);
+      while (consumer && !consumer->ended && !consumer->held.empty() &&
+             consumer->held.front().lsn <= durable_lsn_) {
+        std::vector<OutgoingDelivery> deliveries = std::move(consumer->held.front().deliveries);
+        consumer->held.pop_front();
+        Deliver(*consumer, std::move(deliveries));
+        consumer = FindConsumer(id);  // delivering may have ended it
+      }
+    }
+  }
+}
+
+void Shard::FailAll(const absl::Status& status) {
+  for (Reply& reply : effects_.replies) reply(status);
+  effects_ = {};
+  while (!waiting_effects_.empty()) {
+    TurnEffects effects = std::move(waiting_effects_.front());
+    waiting_effects_.pop_front();
+    for (Reply& reply : effects.replies) reply(status);
+  }
+  for (auto& [id, consumer] : consumers_) {
+    if (!consumer->IsReceive()) {
+      consumer->sink->OnEnd(status);
+    } else if (consumer->receive_done) {
+      consumer->receive_done(status);
+    }
+  }
+  consumers_.clear();
+  by_sink_.clear();
+  by_call_.clear();
+}
+
+std::optional<int64_t> Shard::NextDueNs(Now now) const {
+  std::optional<int64_t> due = mono_timers_.NextDue();
+  if (const auto engine_due_ms = engine_timers_.NextDue()) {
+    // Engine time runs at most 5 % fast or slow: waking at the nominal time and looking again is
+    // enough.
+    const int64_t ns =
+        now.mono_ns + std::max<int64_t>(1, *engine_due_ms - now.engine_ms) * 1'000'000;
+    if (!due || ns < *due) due = ns;
+  }
+  return due;
+}
+
+}  // namespace sluice::broker

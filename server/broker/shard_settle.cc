@@ -1,0 +1,259 @@
+// Settling: ack, nack, extend, and what a lease's end means.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+#include "server/broker/shard.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+namespace {
+
+// Rule 2 of the API contract: how long and for how many messages of a queue an outcome other than
+// an ack is remembered.
+constexpr int64_t kRemovedRememberedNs = 10LL * 60 * 1'000'000'000;
+constexpr size_t kRemovedRememberedMax = 10'000;
+constexpr int64_t kNsPerMs = 1'000'000;
+
+absl::Status ReceiptInvalid() {
+  return MakeError(ErrorReason::kReceiptInvalid, "the receipt is not one of this queue");
+}
+absl::Status LeaseExpired() {
+  return MakeError(ErrorReason::kLeaseExpired,
+                   "the lease has ended and the message was granted again or removed");
+}
+
+}  // namespace
+
+// Which message a receipt is good for, if any.
+absl::StatusOr<Shard::Honoured> Shard::FindHonoured(Queue& queue, const Receipt& receipt,
+                                                    int64_t now_ns) {
+  const MessagePosition& at = receipt.position;
+  if (at.shard != options_.shard || at.qid != queue.qid || at.lane >= kImmediateLanes ||
+      !queue.lanes[at.lane] || at.seq == 0 || at.seq >= queue.lanes[at.lane]->next_seq) {
+    return ReceiptInvalid();
+  }
+  LaneState& lane = *queue.lanes[at.lane];
+  if (lane.settled.Contains(at.seq)) {
+    if (WasRemoved(queue, at.lane, at.seq, now_ns)) return LeaseExpired();
+    return Honoured{&lane, nullptr, true};
+  }
+  const auto it = lane.open.find(at.seq);
+  if (it != lane.open.end()) {
+    if (it->second.boot != receipt.boot || it->second.delivery_count != receipt.delivery_count) {
+      return LeaseExpired();
+    }
+    return Honoured{&lane, &it->second, false};
+  }
+  // Not granted in this boot and without history: at most its first grant was made, in an earlier
+  // boot, and any other grant would have left a row.
+  if (receipt.boot < boot_row_.boot && receipt.delivery_count == 1) {
+    return Honoured{&lane, nullptr, false};
+  }
+  return LeaseExpired();
+}
+
+// Gives a message that only an earlier boot granted its place among the open ones.
+OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt) {
+  const Seq seq = receipt.position.seq;
+  OpenMessage message;
+  message.state = OpenState::kReturned;
+  message.boot = receipt.boot;
+  message.delivery_count = receipt.delivery_count;
+  // On disk only, its size is not known: the mean is close enough, and the sum is set right
+  // whenever the lane is empty.
+  message.size_bytes =
+      static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
+  const auto place =
+      std::lower_bound(lane.window.begin(), lane.window.end(), seq,
+                       [](const ReadyMessage& ready, Seq wanted) { return ready.seq < wanted; });
+  if (place != lane.window.end() && place->seq == seq) {
+    message.size_bytes = place->payload.size();
+    message.publish_ms = place->publish_ms;
+  }
+  lane.holes_bound = std::max(lane.holes_bound, seq + 1);
+  lane.returned.insert(seq);
+  ++queue.open_messages;
+  ++open_messages_;
+  return lane.open[seq] = message;
+}
+
+void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message) {
+  const MessagePosition at = lane.At(seq);
+  switch (message.state) {
+    case OpenState::kLeased:
+      EndLease(queue, lane, seq, message);
+      return;
+    case OpenState::kWaiting:
+      engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+      message.not_before_ms = 0;
+      --lane.waiting;
+      return;
+    case OpenState::kReturned:
+      lane.returned.erase(seq);
+      window_bytes_ -= message.payload.size();
+      message.payload = Payload();
+      return;
+    case OpenState::kReturning:
+      return;
+  }
+}
+
+void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message) {
+  const MessagePosition at = lane.At(seq);
+  mono_timers_.Cancel({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+  --lane.leased;
+  if (Consumer* consumer = FindConsumer(message.holder)) {
+    consumer->leases.erase({at.lane, seq});
+    --consumer->in_flight;
+    consumer->bytes_in_flight -= message.size_bytes;
+    WakeConsumer(*consumer);
+  }
+  message.holder = 0;
+}
+
+void Shard::SettleMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage* message) {
+  uint32_t size_bytes = 0;
+  if (message) {
+    size_bytes = message->size_bytes;
+    Unhook(queue, lane, seq, *message);
+    --queue.open_messages;
+    --open_messages_;
+    // The limit on open messages may have been what held the queue up.
+    if (queue.open_messages + 1 >= kOpenMessagesPerQueueMax) Wake(queue);
+  }
+  lane.Settle(seq, size_bytes, batch_);
+  MarkDirty(queue, lane);
+}
+
+void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, bool failed,
+                          int64_t delay_ms, Now now) {
+  Unhook(queue, lane, seq, message);
+  if (failed) ++message.attempt;
+  const MessagePosition at = lane.At(seq);
+  if (delay_ms > 0) {
+    message.state = OpenState::kWaiting;
+    message.not_before_ms = now.engine_ms + delay_ms;
+    ++lane.waiting;
+    engine_timers_.Add({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+    lane.WriteHistory(seq, message, 0, batch_);
+    return;
+  }
+  message.not_before_ms = 0;
+  message.state = OpenState::kReturning;
+  lane.WriteHistory(seq, message, 0, batch_);
+  effects_.returning.push_back({at.qid, at.lane, seq});
+}
+
+absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
+  auto found = FindHonoured(queue, item.receipt, now.mono_ns);
+  if (!found.ok()) return found.status();
+  if (found->settled) return absl::OkStatus();
+  LaneState& lane = *found->lane;
+  const Seq seq = item.receipt.position.seq;
+  OpenMessage& message = found->message ? *found->message
+                                        : OpenFromEarlierBoot(queue, lane, item.receipt);
+  const bool leased = message.state == OpenState::kLeased;
+  switch (item.action) {
+    case SettleAction::kAck:
+      ++queue.counters.acked;
+      SettleMessage(queue, lane, seq, &message);
+      return absl::OkStatus();
+    case SettleAction::kDiscard:
+      ++queue.counters.discarded;
+      SettleMessage(queue, lane, seq, &message);
+      return absl::OkStatus();
+    case SettleAction::kRetry:
+      // Without a live lease the attempt has failed already, or the server's end cut it short.
+      if (!leased) return absl::OkStatus();
+      ++queue.counters.retried;
+      ReturnMessage(queue, lane, seq, message, /*failed=*/true,
+                    BackoffMs(queue.row.config.retry, message.attempt), now);
+      return absl::OkStatus();
+    case SettleAction::kDelay:
+      if (leased) ++queue.counters.retried;
+      ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
+      return absl::OkStatus();
+    case SettleAction::kRelease:
+      if (leased) ReturnMessage(queue, lane, seq, message, /*failed=*/false, 0, now);
+      return absl::OkStatus();
+  }
+  return absl::OkStatus();
+}
+
+void Shard::Do(SettleCommand& command, Now now) {
+  Queue* queue = FindQueue(command.queue);
+  if (!queue) {
+    return command.done(MakeError(ErrorReason::kQueueNotFound,
+                                  absl::StrCat("queue '", command.queue, "' does not exist")));
+  }
+  SettleOutcome outcome;
+  for (size_t i = 0; i < command.items.size(); ++i) {
+    absl::Status status = SettleOne(*queue, command.items[i], now);
+    if (status.ok()) {
+      ++outcome.settled;
+    } else {
+      outcome.failures.push_back({static_cast<int32_t>(i), std::move(status)});
+    }
+  }
+  // Also when nothing changed: an earlier settle of the same receipt may not be durable yet.
+  ReplyWhenDurable([done = std::move(command.done),
+                    outcome = std::move(outcome)](const absl::Status& status) mutable {
+    if (status.ok()) {
+      done(std::move(outcome));
+    } else {
+      done(status);
+    }
+  });
+}
+
+void Shard::Do(ExtendLeaseCommand& command, Now now) {
+  Queue* queue = FindQueue(command.queue);
+  if (!queue) {
+    return command.done(MakeError(ErrorReason::kQueueNotFound,
+                                  absl::StrCat("queue '", command.queue, "' does not exist")));
+  }
+  const int64_t lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
+  ExtendOutcome outcome;
+  outcome.lease_expires_at_ms = now.engine_ms + lease_ms;
+  for (size_t i = 0; i < command.receipts.size(); ++i) {
+    const Receipt& receipt = command.receipts[i];
+    auto found = FindHonoured(*queue, receipt, now.mono_ns);
+    absl::Status status = found.status();
+    if (found.ok() && (!found->message || found->message->state != OpenState::kLeased)) {
+      status = found->settled
+                   ? MakeError(ErrorReason::kLeaseExpired, "the message is settled")
+                   : MakeError(ErrorReason::kLeaseExpired,
+                               "the lease has ended; the receipt can still settle the message "
+                               "until it is granted again");
+    }
+    if (!status.ok()) {
+      outcome.failures.push_back({static_cast<int32_t>(i), std::move(status)});
+      continue;
+    }
+    OpenMessage& message = *found->message;
+    const MessagePosition& at = receipt.position;
+    mono_timers_.Cancel({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+    message.lease_until_ns = now.mono_ns + lease_ms * kNsPerMs;
+    mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+  }
+  command.done(std::move(outcome));
+}
+
+void Shard::RememberRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns) {
+  const int64_t until_ns = now_ns + kRemovedRememberedNs;
+  queue.removed[{lane, seq}] = until_ns;
+  queue.removed_order.push_back({until_ns, {lane, seq}});
+  while (queue.removed_order.size() > kRemovedRememberedMax ||
+         (!queue.removed_order.empty() && queue.removed_order.front().first <= now_ns)) {
+    queue.removed.erase(queue.removed_order.front().second);
+    queue.removed_order.pop_front();
+  }
+}
+
+bool Shard::WasRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns) {
+  const auto it = queue.removed.find({lane, seq});
+  return it != queue.removed.end() && it->second > now_ns;
+}
+
+}  // namespace sluice::broker
