@@ -1,0 +1,182 @@
+#include "server/api/call.h"
+
+#include <google/protobuf/unknown_field_set.h>
+#include <grpcpp/support/proto_buffer_reader.h>
+
+#include <chrono>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+#include "server/api/error_mapping.h"
+#include "server/model/error.h"
+
+namespace sluice::api {
+namespace {
+
+constexpr double kNsPerSecond = 1e9;
+// A refused stream may be tried again after this long.
+constexpr int64_t kStreamsRetryMs = 1 * kSecondMs;
+
+}  // namespace
+
+Call::~Call() { End(static_cast<int>(grpc::StatusCode::UNAVAILABLE)); }
+
+int64_t Call::RemainingMs() const {
+  const auto deadline = context_.deadline();
+  if (deadline == std::chrono::system_clock::time_point::max()) {
+    return std::numeric_limits<int64_t>::max();
+  }
+  return std::chrono::duration_cast<std::chrono::milliseconds>(deadline.time_since_epoch())
+             .count() -
+         api_->clock->WallMs();
+}
+
+void Call::Begin() {
+  begun_ = true;
+  loop_->CallStarted();
+  if (!api_->observer) return;
+  begin_ns_ = api_->clock->MonotonicNs();
+  api_->observer->OnStarted(method());
+}
+
+void Call::End(int code) {
+  if (!begun_ || ended_) return;
+  ended_ = true;
+  loop_->CallEnded();
+  if (!api_->observer) return;
+  const double seconds =
+      static_cast<double>(api_->clock->MonotonicNs() - begin_ns_) / kNsPerSecond;
+  api_->observer->OnHandled(method(), code, seconds);
+}
+
+void Call::CountReceived() {
+  if (api_->observer) api_->observer->OnMessageReceived(method());
+}
+
+void Call::CountSent() {
+  if (api_->observer) api_->observer->OnMessageSent(method());
+}
+
+absl::Status Call::CheckAdmission(bool taken_while_draining) const {
+  if (!taken_while_draining && api_->draining.load(std::memory_order_relaxed)) {
+    return MakeError(ErrorReason::kDraining, "the server is shutting down; try another or later");
+  }
+  if (RemainingMs() <= 0) {
+    return absl::DeadlineExceededError("the deadline had passed when the call was taken up");
+  }
+  return absl::OkStatus();
+}
+
+StreamSlot::~StreamSlot() {
+  if (api_) api_->streams.fetch_sub(1, std::memory_order_relaxed);
+}
+
+absl::Status StreamSlot::Take(ApiContext* api) {
+  if (api->streams.fetch_add(1, std::memory_order_relaxed) >= api->options.streams_max) {
+    api->streams.fetch_sub(1, std::memory_order_relaxed);
+    return WithRetryAfter(MakeError(ErrorReason::kTooManyStreams,
+                                    absl::StrCat("the server has its ", api->options.streams_max,
+                                                 " streams; close some or use another server")),
+                          kStreamsRetryMs);
+  }
+  api_ = api;
+  return absl::OkStatus();
+}
+
+void UnaryCall::Arm(const Binding& binding, EventLoop* loop) {
+  auto call = std::make_shared<UnaryCall>(binding, loop);
+  if (binding.watched) {
+    call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&UnaryCall::OnDone>(call));
+  }
+  void* const tag = call->call_tag_.Arm<&UnaryCall::OnRequested>(call);
+  binding.service->RequestUnary(binding.method->index, &call->context_, &call->request_,
+                                &call->writer_, loop->queue(), tag);
+}
+
+UnaryCall::UnaryCall(const Binding& binding, EventLoop* loop)
+    : Call(binding, loop), unary_(&binding), writer_(&context_) {}
+
+std::shared_ptr<UnaryCall> UnaryCall::self() {
+  return std::static_pointer_cast<UnaryCall>(shared_from_this());
+}
+
+void UnaryCall::OnRequested(bool ok) {
+  if (!ok) {
+    done_tag_.Release();  // no call, so no end of it either
+    return;
+  }
+  Arm(*unary_, loop_);
+  Begin();
+  CountReceived();
+  if (auto status = CheckAdmission(unary_->taken_while_draining); !status.ok()) {
+    Fail(status);
+    return;
+  }
+  unary_->handler(self());
+}
+
+bool UnaryCall::Parse(google::protobuf::Message* request) {
+  const absl::Status status = ParseMessage(request_, request);
+  if (!status.ok()) Fail(status);
+  return status.ok();
+}
+
+void UnaryCall::Reply(const google::protobuf::MessageLite& response) {
+  Reply(Serialize(response));
+}
+
+void UnaryCall::Reply(const grpc::ByteBuffer& response) {
+  if (answered_) return;
+  answered_ = true;
+  CountSent();
+  writer_.Finish(response, grpc::Status::OK, call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+}
+
+void UnaryCall::Fail(const absl::Status& status) {
+  if (answered_) return;
+  answered_ = true;
+  code_ = static_cast<int>(status.code());
+  writer_.FinishWithError(ToGrpcStatus(status), call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+}
+
+void UnaryCall::OnFinished(bool ok) {
+  finished_ = true;
+  finished_ok_ = ok;
+  End(ok ? code_ : static_cast<int>(grpc::StatusCode::CANCELLED));
+  ReportWritten();
+}
+
+void UnaryCall::OnDone(bool) {
+  done_ = true;
+  if (context_.IsCancelled() && !answered_ && on_cancelled_) std::exchange(on_cancelled_, {})();
+  ReportWritten();
+}
+
+void UnaryCall::ReportWritten() {
+  // gRPC may call a write good that the client never saw; the end of the call knows better.
+  if (!finished_ || !done_ || !on_written_) return;
+  std::exchange(on_written_, {})(finished_ok_ && !context_.IsCancelled());
+}
+
+absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* message) {
+  grpc::ByteBuffer buffer = bytes;
+  grpc::ProtoBufferReader reader(&buffer);
+  if (!reader.status().ok() || !message->ParseFromZeroCopyStream(&reader)) {
+    return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
+  }
+  const auto& unknown = message->GetReflection()->GetUnknownFields(*message);
+  if (!unknown.empty()) {
+    return MakeNotBuiltError(absl::StrCat("field ", unknown.field(0).number(), " of the request"));
+  }
+  return absl::OkStatus();
+}
+
+grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {
+  const size_t bytes = message.ByteSizeLong();
+  grpc_slice raw = grpc_slice_malloc(bytes);
+  message.SerializeWithCachedSizesToArray(GRPC_SLICE_START_PTR(raw));
+  const grpc::Slice slice(raw, grpc::Slice::STEAL_REF);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+}  // namespace sluice::api

@@ -1,0 +1,46 @@
+// What all calls of one server share.
+#ifndef SLUICE_SERVER_API_CONTEXT_H_
+#define SLUICE_SERVER_API_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+
+#include "server/api/in_flight_budget.h"
+#include "server/api/options.h"
+#include "server/api/page_token.h"
+#include "server/api/rpc_method.h"
+#include "server/base/clock.h"
+#include "server/broker/commands.h"
+#include "server/model/receipt.h"
+
+namespace sluice::api {
+
+struct ApiContext {
+  ApiContext(const ServerOptions& options, broker::CommandSink* sink, const ReceiptCodec& receipts,
+             Clock* clock, RpcObserver* observer)
+      : options(options),
+        sink(sink),
+        receipts(receipts),
+        page_tokens(receipts),
+        clock(clock),
+        observer(observer),
+        start_wall_ms(clock->WallMs()),
+        budget(options.server_bytes_max) {}
+
+  const ServerOptions options;
+  broker::CommandSink* const sink;
+  const ReceiptCodec receipts;
+  const PageTokenCodec page_tokens;
+  Clock* const clock;
+  RpcObserver* const observer;  // may be null
+  const int64_t start_wall_ms;
+
+  InFlightBudget budget;
+  std::atomic<int> streams{0};  // open Subscribe and PublishStream calls
+  std::atomic<bool> draining{false};
+  std::atomic<uint64_t> next_receive_id{1};
+};
+
+}  // namespace sluice::api
+
+#endif  // SLUICE_SERVER_API_CONTEXT_H_

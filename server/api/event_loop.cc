@@ -1,0 +1,82 @@
+#include "server/api/event_loop.h"
+
+#include <grpc/support/time.h>
+
+#include <utility>
+
+namespace sluice::api {
+
+EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue)
+    : queue_(std::move(queue)) {}
+
+EventLoop::~EventLoop() {
+  if (thread_.joinable()) Stop();
+}
+
+void EventLoop::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
+void EventLoop::Stop() {
+  // gRPC forbids new operations on a closed queue, and handlers start them: so the thread that runs
+  // the handlers closes it.
+  Post([this] {
+    open_ = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      stopped_ = true;
+    }
+    queue_->Shutdown();
+  });
+  thread_.join();
+  // What a task holds may post again when it goes: not under the lock.
+  std::vector<Task> dropped;
+  {
+    absl::MutexLock lock(&mutex_);
+    dropped.swap(tasks_);
+  }
+}
+
+void EventLoop::Post(Task task) {
+  absl::MutexLock lock(&mutex_);
+  if (stopped_) return;
+  tasks_.push_back(std::move(task));
+  has_tasks_.store(true, std::memory_order_release);
+  if (wake_armed_) return;
+  wake_armed_ = true;
+  wake_.Set(queue_.get(), gpr_time_0(GPR_CLOCK_MONOTONIC), &wake_);
+}
+
+void EventLoop::RunPosted(bool woken) {
+  if (!woken && !has_tasks_.load(std::memory_order_acquire)) return;
+  std::vector<Task> tasks;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (woken) wake_armed_ = false;
+    tasks.swap(tasks_);
+    has_tasks_.store(false, std::memory_order_release);
+  }
+  for (Task& task : tasks) {
+    if (open_) task();
+  }
+}
+
+void EventLoop::Run() {
+  void* event = nullptr;
+  bool ok = false;
+  while (queue_->Next(&event, &ok)) {
+    // Tasks go first: what the engine has decided (deliveries, answers) leaves before more work is
+    // taken in.
+    const bool woken = event == &wake_;
+    RunPosted(woken);
+    if (woken) continue;
+    Tag* const tag = static_cast<Tag*>(event);
+    if (open_) {
+      tag->Proceed(ok);
+    } else {
+      tag->Release();
+    }
+  }
+}
+
+}  // namespace sluice::api

@@ -1,0 +1,96 @@
+// One completion queue, the thread that polls it, and a way into that thread from others.
+//
+// Every call belongs to one loop, and everything it does happens on the loop's thread: calls need
+// no locks. The engine never writes to gRPC, as a write does framing and system calls on the thread
+// that asks for it; the engine posts its results here instead. One wake-up (a grpc::Alarm that is
+// due at once) serves all that is posted until it fires.
+#ifndef SLUICE_SERVER_API_EVENT_LOOP_H_
+#define SLUICE_SERVER_API_EVENT_LOOP_H_
+
+#include <grpcpp/alarm.h>
+#include <grpcpp/completion_queue.h>
+
+#include <atomic>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/synchronization/mutex.h"
+
+namespace sluice::api {
+
+// One operation handed to gRPC. Keeps its owner alive until the operation has completed; may be
+// armed again from then on, also inside the handler.
+class Tag {
+ public:
+  // Calls `Method` of `owner` with gRPC's `ok` when the operation completes. The result is what
+  // gRPC takes as the tag.
+  template <auto Method, typename Owner>
+  void* Arm(std::shared_ptr<Owner> owner) {
+    object_ = owner.get();
+    owner_ = std::move(owner);
+    run_ = [](void* object, bool ok) { (static_cast<Owner*>(object)->*Method)(ok); };
+    return this;
+  }
+  void Proceed(bool ok) {
+    const std::shared_ptr<void> owner = std::move(owner_);
+    run_(object_, ok);
+  }
+  // For operations that will never complete.
+  void Release() { const std::shared_ptr<void> owner = std::move(owner_); }
+
+ private:
+  std::shared_ptr<void> owner_;
+  void* object_ = nullptr;
+  void (*run_)(void*, bool) = nullptr;
+};
+
+class EventLoop {
+ public:
+  using Task = absl::AnyInvocable<void()>;
+
+  explicit EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue);
+  // Only after Stop, or without Start.
+  ~EventLoop();
+
+  // Before the first operation on the queue is expected to complete.
+  void Start();
+  // Closes the queue and joins the thread: handlers no longer run, tasks are dropped unrun, calls
+  // are let go. The gRPC server must have been shut down.
+  void Stop();
+
+  // Any thread; never blocks for long. Runs `task` on the loop's thread, in order of posting and
+  // before the next gRPC event. After Stop the task is destroyed unrun.
+  void Post(Task task);
+
+  // Calls accepted and not yet over. Any thread.
+  void CallStarted() { calls_.fetch_add(1, std::memory_order_relaxed); }
+  void CallEnded() { calls_.fetch_sub(1, std::memory_order_release); }
+  int64_t calls() const { return calls_.load(std::memory_order_acquire); }
+
+  grpc::ServerCompletionQueue* queue() { return queue_.get(); }
+
+ private:
+  void Run();
+  void RunPosted(bool woken);
+
+  const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
+  std::thread thread_;
+  std::atomic<int64_t> calls_{0};
+
+  // Loop thread only.
+  bool open_ = true;
+
+  std::atomic<bool> has_tasks_{false};
+  absl::Mutex mutex_;
+  std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool wake_armed_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Alarm wake_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace sluice::api
+
+#endif  // SLUICE_SERVER_API_EVENT_LOOP_H_

@@ -1,0 +1,32 @@
+// The unary calls: parse, check, submit, and answer when the shard has. One function per RPC.
+#ifndef SLUICE_SERVER_API_HANDLERS_H_
+#define SLUICE_SERVER_API_HANDLERS_H_
+
+#include <memory>
+
+#include "server/api/call.h"
+
+namespace sluice::api {
+
+void HandlePublish(const std::shared_ptr<UnaryCall>& call);
+// Needs a watched call.
+void HandleReceive(const std::shared_ptr<UnaryCall>& call);
+void HandleAck(const std::shared_ptr<UnaryCall>& call);
+void HandleNack(const std::shared_ptr<UnaryCall>& call);
+void HandleExtendLease(const std::shared_ptr<UnaryCall>& call);
+
+void HandleCreateQueue(const std::shared_ptr<UnaryCall>& call);
+void HandleGetQueue(const std::shared_ptr<UnaryCall>& call);
+void HandleListQueues(const std::shared_ptr<UnaryCall>& call);
+void HandleUpdateQueue(const std::shared_ptr<UnaryCall>& call);
+void HandleDeleteQueue(const std::shared_ptr<UnaryCall>& call);
+void HandlePurgeQueue(const std::shared_ptr<UnaryCall>& call);
+void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call);
+
+// UNIMPLEMENTED, naming the call.
+void HandleNotBuilt(const std::shared_ptr<UnaryCall>& call);
+absl::Status NotBuiltCall(const RpcMethod& method);
+
+}  // namespace sluice::api
+
+#endif  // SLUICE_SERVER_API_HANDLERS_H_

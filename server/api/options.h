@@ -1,0 +1,66 @@
+// Settings of the gRPC edge.
+#ifndef SLUICE_SERVER_API_OPTIONS_H_
+#define SLUICE_SERVER_API_OPTIONS_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/model/limits.h"
+
+namespace sluice::api {
+
+struct ServerOptions {
+  // host:port; port 0 takes a free one. Plaintext: whoever composes the server decides whether the
+  // address may be other than loopback.
+  std::string listen = "127.0.0.1:7070";
+  // One measured faster than two on two cores; more serve machines with many cores.
+  int polling_threads = 1;
+
+  // --- connections
+  // Python clients ping every 30 s by default, meshes more often. Pings in shorter intervals count
+  // as abuse and close the connection.
+  int64_t ping_interval_ms_min = 10 * kSecondMs;
+  // Our own pings find dead peers, whose leases must come back.
+  int64_t keepalive_interval_ms = 30 * kSecondMs;
+  int64_t keepalive_timeout_ms = 10 * kSecondMs;
+  // After this a connection takes no new calls (GOAWAY), so that clients spread over new servers;
+  // after the grace it is cut. Streams are ended STREAM_AGED before that: see StreamAgeMsMax.
+  // 0: no limit.
+  int64_t connection_age_ms_max = 1 * kHourMs;
+  int64_t connection_age_grace_ms = 1 * kHourMs;
+  int concurrent_streams_max = 10'000;  // per connection
+  int64_t metadata_bytes_max = 16 * kKiB;
+  // gRPC's own buffers, over all connections. 0: no limit.
+  int64_t transport_bytes_max = 512 * kMiB;
+
+  // --- work taken in
+  int64_t body_bytes_max = kBodyBytesMaxDefault;
+  // Open Subscribe and PublishStream calls. More are refused TOO_MANY_STREAMS.
+  int streams_max = 50'000;
+  // Unconfirmed messages and bytes of one PublishStream. At either the stream is not read on.
+  int32_t stream_messages_max = 20'000;
+  int64_t stream_bytes_max = 32 * kMiB;
+  // Unconfirmed bytes of all publishes. At it streams are not read on and single publishes are
+  // refused MEMORY_FULL.
+  int64_t server_bytes_max = 256 * kMiB;
+
+  // --- about itself
+  std::string version = "0.0.0";
+  std::string server_id;
+  std::vector<std::string> warnings;  // for GetServerInfo
+};
+
+// Streams end by themselves this early before their connection is cut. A stream opened right before
+// the connection's age limit lives through all of the grace, hence: grace minus a margin. 0: never.
+inline int64_t StreamAgeMsMax(const ServerOptions& options) {
+  if (options.connection_age_ms_max == 0) return 0;
+  const int64_t margin_ms =
+      options.connection_age_grace_ms / 10 < 30 * kSecondMs ? options.connection_age_grace_ms / 10
+                                                            : 30 * kSecondMs;
+  return options.connection_age_grace_ms - margin_ms;
+}
+
+}  // namespace sluice::api
+
+#endif  // SLUICE_SERVER_API_OPTIONS_H_

@@ -1,0 +1,62 @@
+#include "absl/strings/str_cat.h"
+#include "server/api/field_checks.h"
+#include "server/api/handlers.h"
+#include "server/api/publish_parser.h"
+#include "server/api/publish_results.h"
+#include "server/model/error.h"
+
+namespace sluice::api {
+namespace {
+
+// By then what is in flight has been synced, or the disk has a problem.
+constexpr int64_t kMemoryRetryMs = 100;
+
+// Counts the bytes of a publish until it is answered or dropped.
+class BudgetShare {
+ public:
+  BudgetShare(InFlightBudget* budget, int64_t bytes) : budget_(budget), bytes_(bytes) {
+    budget_->Take(bytes_);
+  }
+  BudgetShare(BudgetShare&& other) noexcept
+      : budget_(std::exchange(other.budget_, nullptr)), bytes_(other.bytes_) {}
+  BudgetShare& operator=(BudgetShare&&) = delete;
+  ~BudgetShare() {
+    if (budget_) budget_->Give(bytes_);
+  }
+
+ private:
+  InFlightBudget* budget_;
+  const int64_t bytes_;
+};
+
+}  // namespace
+
+void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
+  ApiContext& api = call->api();
+  if (api.budget.full()) {
+    call->Fail(WithRetryAfter(
+        MakeError(ErrorReason::kMemoryFull,
+                  absl::StrCat("publishes in flight hold ", api.options.server_bytes_max,
+                               " bytes; try again shortly")),
+        kMemoryRetryMs));
+    return;
+  }
+  auto parsed = ParsePublishRequest(call->request(), api.options.body_bytes_max);
+  if (!parsed.ok()) return call->Fail(parsed.status());
+  if (auto status = CheckName("queue", parsed->queue); !status.ok()) return call->Fail(status);
+
+  int64_t bytes = 0;
+  for (const auto& message : parsed->messages) bytes += message.payload.size();
+  broker::PublishCommand command;
+  command.queue = std::move(parsed->queue);
+  command.messages = std::move(parsed->messages);
+  using Result = absl::StatusOr<std::vector<broker::PublishedMessage>>;
+  command.done = AnswerOnLoop<Result>(
+      call, [share = BudgetShare(&api.budget, bytes)](UnaryCall& call, Result result) {
+        if (!result.ok()) return call.Fail(result.status());
+        call.Reply(PublishResponseBytes(*result));
+      });
+  api.sink->Submit(std::move(command));
+}
+
+}  // namespace sluice::api

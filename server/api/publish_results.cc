@@ -1,0 +1,63 @@
+#include "server/api/publish_results.h"
+
+#include <cstdint>
+
+#include "server/model/ids.h"
+
+namespace sluice::api {
+namespace {
+
+constexpr char Tag(int field, int wire_type) { return static_cast<char>(field << 3 | wire_type); }
+
+size_t VarintBytes(uint64_t value) {
+  size_t bytes = 1;
+  while (value >= 0x80) {
+    value >>= 7;
+    ++bytes;
+  }
+  return bytes;
+}
+
+void AppendVarint(uint64_t value, std::string* out) {
+  while (value >= 0x80) {
+    out->push_back(static_cast<char>(value | 0x80));
+    value >>= 7;
+  }
+  out->push_back(static_cast<char>(value));
+}
+
+// Outer tag and length, id, duplicate, one byte of routed_queues.
+constexpr size_t kUsualResultBytes = 2 + 2 + kMessageIdBytes + 2 + 2;
+
+}  // namespace
+
+void AppendPublishResult(int field, const broker::PublishedMessage& message, std::string* out) {
+  const auto routed = static_cast<uint64_t>(message.routed_queues);
+  const size_t bytes = 2 + kMessageIdBytes + (message.duplicate ? 2 : 0) +
+                       (routed != 0 ? 1 + VarintBytes(routed) : 0);
+  out->push_back(Tag(field, 2));
+  AppendVarint(bytes, out);
+  out->push_back(Tag(1, 2));
+  AppendVarint(kMessageIdBytes, out);
+  char id[kMessageIdBytes];
+  WriteMessageId(message.position, id);
+  out->append(id, kMessageIdBytes);
+  if (message.duplicate) {
+    out->push_back(Tag(2, 0));
+    out->push_back(1);
+  }
+  if (routed != 0) {
+    out->push_back(Tag(3, 0));
+    AppendVarint(routed, out);
+  }
+}
+
+grpc::ByteBuffer PublishResponseBytes(const std::vector<broker::PublishedMessage>& messages) {
+  std::string bytes;
+  bytes.reserve(messages.size() * kUsualResultBytes);
+  for (const auto& message : messages) AppendPublishResult(1, message, &bytes);
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+}  // namespace sluice::api
