@@ -4,12 +4,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -82,8 +83,14 @@ ServerProcess::~ServerProcess() { Kill(); }
 
 absl::Status ServerProcess::Spawn() {
   SLUICE_CHECK(!running());
-  std::vector<std::string> words = {ServerBinary(), "--listen",   address_, "--http-listen",
-                                    http_address_,  "--data-dir", data_dir_};
+  std::vector<std::string> words = {ServerBinary()};
+  const std::pair<std::string, std::string> defaults[] = {
+      {"--listen", address_}, {"--http-listen", http_address_}, {"--data-dir", data_dir_}};
+  for (const auto& [flag, value] : defaults) {
+    if (std::find(flags_.begin(), flags_.end(), flag) == flags_.end()) {
+      words.insert(words.end(), {flag, value});
+    }
+  }
   words.insert(words.end(), flags_.begin(), flags_.end());
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
@@ -147,7 +154,7 @@ absl::StatusOr<int> ServerProcess::Terminate(absl::Duration timeout) {
 
 absl::StatusOr<int> ServerProcess::WaitForExit(absl::Duration timeout) {
   SLUICE_CHECK(running());
-  const int fd = pidfd_open(pid_, 0);
+  const int fd = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
   if (fd < 0) return absl::ErrnoToStatus(errno, "pidfd_open");
   pollfd entry{fd, POLLIN, 0};
   const absl::Time deadline = absl::Now() + timeout;

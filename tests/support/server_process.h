@@ -38,7 +38,8 @@ class ServerProcess {
   // Long enough for a loaded machine; a start takes a fraction of a second.
   static constexpr absl::Duration kStartTimeout = absl::Seconds(30);
 
-  // `flags` follow --listen, --http-listen and --data-dir at every start.
+  // `flags` ("--name", "value", ...) join --listen, --http-listen and --data-dir at every start,
+  // or take their place.
   explicit ServerProcess(std::vector<std::string> flags = {});
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;

@@ -1,0 +1,145 @@
+// Health, reflection, draining on SIGTERM, refusing to start.
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tests/integration/fixture.h"
+
+namespace sluice::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kDrainLimit = absl::Seconds(10);
+
+class LifecycleTest : public ServerTest {};
+
+TEST_F(LifecycleTest, HealthKnowsEachServiceAndNoOther) {
+  for (const char* service : {"", "sluice.v1.QueueService", "sluice.v1.AdminService"}) {
+    const absl::StatusOr<HealthStatus> health = CheckHealth(client_->channel, service);
+    ASSERT_TRUE(health.ok()) << health.status();
+    EXPECT_EQ(*health, HealthStatus::kServing) << service;
+  }
+  EXPECT_EQ(CheckHealth(client_->channel, "no.such.Service").status().code(),
+            absl::StatusCode::kNotFound);
+}
+
+TEST_F(LifecycleTest, HealthWatchSeesTheDrain) {
+  std::atomic<bool> serving = false;
+  std::atomic<bool> not_serving = false;
+  std::thread watcher([&] {
+    WatchHealth(client_->channel, "sluice.v1.QueueService", [&](HealthStatus health) {
+      if (health == HealthStatus::kServing) serving = true;
+      if (health == HealthStatus::kNotServing) not_serving = true;
+      return true;
+    });
+  });
+  EXPECT_TRUE(WaitUntil([&] { return serving.load(); }));
+  server_.SignalTerminate();
+  watcher.join();
+  EXPECT_TRUE(not_serving);
+  EXPECT_EQ(server_.WaitForExit(kDrainLimit).value_or(-1), 0);
+}
+
+TEST_F(LifecycleTest, ReflectionListsTheServices) {
+  const absl::StatusOr<std::string> services = ListReflectedServices(client_->channel);
+  ASSERT_TRUE(services.ok()) << services.status();
+  EXPECT_THAT(*services, HasSubstr("sluice.v1.QueueService"));
+  EXPECT_THAT(*services, HasSubstr("sluice.v1.AdminService"));
+  EXPECT_THAT(*services, HasSubstr("grpc.health.v1.Health"));
+}
+
+TEST_F(LifecycleTest, SigtermEndsStreamsKeepsLeasesAndExitsZeroInTime) {
+  MakeQueue("q");
+  Publish("q", {"held", "waiting"});
+  v1::SubscribeRequest request = SubscribeTo("q");
+  request.set_max_in_flight(1);
+  std::string receipt;
+  {
+    Subscription subscription(*client_, request);
+    receipt = subscription.Next(1)[0].receipt();
+    const absl::Time start = absl::Now();
+    server_.SignalTerminate();
+    EXPECT_THAT(subscription.Finish(), FailsWith(grpc::StatusCode::UNAVAILABLE, "DRAINING"));
+    EXPECT_EQ(server_.WaitForExit(kDrainLimit).value_or(-1), 0);
+    EXPECT_LT(absl::Now() - start, kDrainLimit);
+  }
+  StartServer();
+  const v1::QueueStats stats = Stats("q");
+  EXPECT_EQ(stats.leased(), 1);
+  EXPECT_EQ(stats.ready(), 1);
+  EXPECT_EQ(Ack("q", {receipt}).acked(), 1);
+  const v1::Delivery other = ReceiveAll("q", 1)[0];
+  EXPECT_EQ(other.message().body(), "waiting");
+  EXPECT_FALSE(other.maybe_redelivered());
+}
+
+TEST_F(LifecycleTest, SigtermAnswersAWaitingReceive) {
+  MakeQueue("q");
+  grpc::Status status;
+  std::thread receiver([&] {
+    v1::ReceiveRequest request;
+    request.set_queue("q");
+    *request.mutable_wait() = ToProto(absl::Seconds(15));
+    v1::ReceiveResponse response;
+    status = CallQueues(&QueueService::Stub::Receive, request, &response);
+  });
+  ASSERT_TRUE(WaitUntil([&] { return Stats("q").consumers() == 1; }));
+  const absl::StatusOr<int> code = server_.Terminate(kDrainLimit);
+  receiver.join();
+  EXPECT_EQ(code.value_or(-1), 0);
+  if (!status.ok()) {
+    EXPECT_THAT(status, FailsWith(grpc::StatusCode::UNAVAILABLE, "DRAINING"));
+  }
+}
+
+TEST_F(LifecycleTest, SecondServerOnTheSameDataRefuses) {
+  // The same folder and other ports: the store is locked by the first.
+  ServerProcess second({"--data-dir", server_.data_dir()});
+  ASSERT_TRUE(second.Spawn().ok());
+  const absl::StatusOr<int> code = second.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_NE(*code, 0);
+}
+
+TEST_F(LifecycleTest, ListeningBeyondLoopbackNeedsInsecure) {
+  ServerProcess open_to_all({"--listen", "0.0.0.0:0"});
+  ASSERT_TRUE(open_to_all.Spawn().ok());
+  const absl::StatusOr<int> code = open_to_all.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_NE(*code, 0);
+  EXPECT_THAT(open_to_all.Log(), HasSubstr("insecure"));
+}
+
+TEST_F(LifecycleTest, DamageInTheMiddleOfTheWalRefusesToStart) {
+  MakeQueue("q");
+  for (int i = 0; i < 50; ++i) Publish("q", {std::string(2000, 'x')});
+  server_.Kill();
+  // The largest .log file of the store is its write-ahead log.
+  std::filesystem::path wal;
+  uintmax_t wal_bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(server_.data_dir())) {
+    if (entry.path().extension() == ".log" && entry.file_size() > wal_bytes) {
+      wal = entry.path();
+      wal_bytes = entry.file_size();
+    }
+  }
+  ASSERT_GT(wal_bytes, 50'000u);
+  {
+    std::fstream file(wal, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(static_cast<std::streamoff>(wal_bytes / 2));
+    file.write("garbage!", 8);
+  }
+  ASSERT_TRUE(server_.Spawn().ok());
+  const absl::StatusOr<int> code = server_.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << "it serves damaged data";
+  EXPECT_NE(*code, 0);
+  EXPECT_THAT(server_.Log(), ::testing::ContainsRegex("[Dd]amage|[Cc]orrupt|DATA_LOSS"));
+}
+
+}  // namespace
+}  // namespace sluice::testing
