@@ -1,0 +1,214 @@
+#include "server/storage/local_log.h"
+
+#include <utility>
+
+#include "rocksdb/db.h"
+#include "rocksdb/write_batch.h"
+#include "server/base/strings.h"
+#include "server/model/error.h"
+#include "server/storage/rocks_status.h"
+#include "server/storage/wal_record.h"
+
+namespace sluice::storage {
+namespace {
+
+constexpr double kNsPerSecond = 1e9;
+
+rocksdb::Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
+
+class Converter : public Batch::Visitor {
+ public:
+  Converter(const RocksStore& store, rocksdb::WriteBatch* out) : store_(store), out_(out) {}
+
+  void OnPut(Family family, std::string_view key, std::string_view value) override {
+    Note(out_->Put(family == Family::kMessages ? store_.messages() : store_.meta(), ToSlice(key),
+                   ToSlice(value)));
+  }
+  void OnDelete(Family, std::string_view key) override {
+    Note(out_->Delete(store_.meta(), ToSlice(key)));
+  }
+  void OnDeleteMetaRange(std::string_view begin, std::string_view end) override {
+    Note(out_->DeleteRange(store_.meta(), ToSlice(begin), ToSlice(end)));
+  }
+  rocksdb::Status status;
+
+ private:
+  void Note(rocksdb::Status row) {
+    if (status.ok()) status = std::move(row);
+  }
+  const RocksStore& store_;
+  rocksdb::WriteBatch* const out_;
+};
+
+// Whatever went wrong, the outcome of a batch is unknown: that is what its senders have to hear.
+absl::Status TermOver(const absl::Status& cause) {
+  return MakeError(ErrorReason::kStoreFailed, ToStd(cause.message()));
+}
+
+absl::Status StoppedError() {
+  return MakeError(ErrorReason::kStoreFailed, "the log has been stopped");
+}
+
+}  // namespace
+
+LocalLog::LocalLog(RocksStore* store, LogObserver* observer, const LocalLogOptions& options)
+    : store_(store), observer_(observer), options_(options) {
+  {
+    absl::MutexLock lock(&mutex_);
+    synced_store_seq_ = named_store_seq_ = store->db()->GetLatestSequenceNumber();
+  }
+  writer_ = std::thread([this] { WriteLoop(); });
+  syncer_ = std::thread([this] { SyncLoop(); });
+}
+
+LocalLog::~LocalLog() { Stop(); }
+
+void LocalLog::Append(Batch batch, Done done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      appended_.push_back({std::move(batch), std::move(done)});
+      return;
+    }
+  }
+  done(StoppedError());
+}
+
+void LocalLog::Stop() {
+  absl::MutexLock stop_lock(&stop_mutex_);
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  if (writer_.joinable()) writer_.join();
+  if (syncer_.joinable()) syncer_.join();
+}
+
+bool LocalLog::MarkerDue() const {
+  return failure_.ok() && synced_store_seq_ > named_store_seq_;
+}
+
+bool LocalLog::TakeAppended(Entries* entries) {
+  absl::MutexLock lock(&mutex_);
+  // A stop waits for what is under way, so that it ends with a marker.
+  const auto ready = [this] {
+    mutex_.AssertReaderHeld();
+    return !appended_.empty() || (stopping_ && written_.empty() && !syncing_);
+  };
+  const auto ready_or_due = [this, &ready] {
+    mutex_.AssertReaderHeld();
+    return ready() || MarkerDue();
+  };
+  mutex_.Await(absl::Condition(&ready_or_due));
+  if (!ready()) mutex_.AwaitWithTimeout(absl::Condition(&ready), options_.idle_marker_after);
+  entries->swap(appended_);
+  if (!entries->empty()) return true;
+  if (MarkerDue()) {
+    BatchHeader header = last_header_;
+    header.lsn = header.durable_lsn = synced_lsn_;
+    Entry marker;
+    marker.batch.SetHeader(header);
+    entries->push_back(std::move(marker));
+    return true;
+  }
+  return !stopping_ || !written_.empty() || syncing_;
+}
+
+absl::Status LocalLog::Write(Entry* entry) {
+  uint64_t durable_store_seq = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!failure_.ok()) return failure_;
+    durable_store_seq = named_store_seq_ = synced_store_seq_;
+  }
+  const Batch& batch = entry->batch;
+  last_header_ = batch.header();
+  // RocksDB stores lengths in fewer bytes than we do; its header and our note are on top.
+  rocksdb::WriteBatch rows(batch.bytes() + 2 * kWalNoteBytes);
+  const auto note = WalNote(batch, durable_store_seq);
+  rocksdb::Status status = rows.PutLogData(rocksdb::Slice(note.data(), note.size()));
+  Converter converter(*store_, &rows);
+  BatchHeader header;
+  if (absl::Status garbled = Batch::Visit(batch.record(), &header, &converter); !garbled.ok()) {
+    return garbled;
+  }
+  if (status.ok()) status = converter.status;
+  if (status.ok()) status = store_->db()->Write(rocksdb::WriteOptions(), &rows);
+  if (!status.ok()) return FromRocks(status, "writing a batch");
+  entry->store_seq = store_->db()->GetLatestSequenceNumber();
+  return absl::OkStatus();
+}
+
+void LocalLog::WriteLoop() {
+  Entries entries;
+  while (TakeAppended(&entries)) {
+    uint64_t bytes = 0;
+    const uint64_t batches = entries.size();
+    for (Entry& entry : entries) {
+      bytes += entry.batch.bytes();
+      absl::Status status = Write(&entry);
+      absl::MutexLock lock(&mutex_);
+      if (!status.ok() && failure_.ok()) failure_ = TermOver(status);
+      // A failed one takes the same way, so that `done` keeps its order.
+      written_.push_back(std::move(entry));
+    }
+    entries.clear();
+    if (observer_) observer_->OnWrite(batches, bytes);
+  }
+  absl::MutexLock lock(&mutex_);
+  writer_ended_ = true;
+}
+
+absl::Status LocalLog::SyncAndApply(const Entries& entries) {
+  const int64_t start_ns = options_.clock->MonotonicNs();
+  if (absl::Status status = FromRocks(store_->db()->SyncWAL(), "syncing the WAL"); !status.ok()) {
+    return status;
+  }
+  if (observer_) {
+    observer_->OnSync(static_cast<double>(options_.clock->MonotonicNs() - start_ns) / kNsPerSecond);
+  }
+  for (const Entry& entry : entries) {
+    if (!entry.done) continue;
+    absl::Status status = store_->settled()->Apply(entry.batch.record(), entry.store_seq);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void LocalLog::SyncLoop() {
+  Entries entries;
+  while (true) {
+    absl::Status status;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto ready = [this] {
+        mutex_.AssertReaderHeld();
+        return !written_.empty() || (stopping_ && writer_ended_);
+      };
+      mutex_.Await(absl::Condition(&ready));
+      if (written_.empty()) return;
+      entries.swap(written_);
+      syncing_ = true;
+      status = failure_;
+    }
+    if (status.ok()) status = SyncAndApply(entries);
+    {
+      absl::MutexLock lock(&mutex_);
+      syncing_ = false;
+      if (!status.ok()) {
+        if (failure_.ok()) failure_ = TermOver(status);
+        status = failure_;
+      } else {
+        synced_store_seq_ = entries.back().store_seq;
+        synced_lsn_ = entries.back().batch.header().lsn;
+      }
+    }
+    // Told after the state above: whoever hears of an lsn may rely on it being named later.
+    for (Entry& entry : entries) {
+      if (entry.done) entry.done(status);
+    }
+    entries.clear();
+  }
+}
+
+}  // namespace sluice::storage

@@ -1,0 +1,98 @@
+// The store on disk: RocksDB behind the Store interface.
+#ifndef SLUICE_SERVER_STORAGE_ROCKS_STORE_H_
+#define SLUICE_SERVER_STORAGE_ROCKS_STORE_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/model/limits.h"
+#include "server/storage/settled_index.h"
+#include "server/storage/store.h"
+
+namespace rocksdb {
+class ColumnFamilyHandle;
+class DB;
+class Env;
+}  // namespace rocksdb
+
+namespace sluice::storage {
+
+class Reclaimer;
+
+struct RocksOptions {
+  std::string dir;  // made if it is not there
+  ShardId shard = 0;
+
+  // The WAL is replayed at start: more makes flushes rarer and restarts longer.
+  uint64_t wal_bytes_max = 256 * kMiB;
+  // All memtables together. Messages that are settled before their memtable is flushed never reach
+  // a file; more lets more of them. It counts towards resident memory.
+  uint64_t memtables_bytes_max = 192 * kMiB;
+  uint64_t message_memtable_bytes = 64 * kMiB;
+  // Blocks, indexes and filters that are read; bounds memory against deep backlogs.
+  uint64_t block_cache_bytes = 64 * kMiB;
+
+  // How often settled space is looked for, and how much garbage in files that also hold live
+  // messages is worth rewriting them: while the store is busy, and when it has been idle.
+  absl::Duration reclaim_period = absl::Milliseconds(500);
+  uint64_t rewrite_garbage_bytes_busy = 256 * kMiB;
+  uint64_t rewrite_garbage_bytes_idle = 16 * kMiB;
+
+  // For tests that make the disk fail; null: the real one. Must outlive the store.
+  rocksdb::Env* env = nullptr;
+};
+
+struct RocksStats {
+  uint64_t disk_bytes = 0;       // files of the store, WAL included
+  uint64_t reclaimed_bytes = 0;  // message files dropped whole since start
+  uint64_t memtable_bytes = 0;
+  uint64_t immutable_memtables = 0;  // waiting to be flushed: writes stall at 4
+  uint64_t pending_compaction_bytes = 0;
+};
+
+// Thread-safe, as Store.
+class RocksStore : public Store {
+ public:
+  // Checks the WAL (wal_scan.h), then opens and replays it.
+  // FAILED_PRECONDITION: another server uses the directory, or the data is of a later version.
+  // DATA_LOSS: something that was durable is damaged or missing; nothing has been changed.
+  static absl::StatusOr<std::unique_ptr<RocksStore>> Open(const RocksOptions& options);
+  ~RocksStore() override;
+
+  absl::Status ScanMeta(absl::FunctionRef<absl::Status(std::string_view key, std::string_view value)>
+                            row) override;
+  // Skips what synced batches have settled.
+  absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) override;
+  absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(QueueId qid, Lane lane,
+                                                            const std::vector<Seq>& seqs) override;
+
+  RocksStats Stats() const;
+  // Drops what is settled now, without waiting for the next period. For tests and tools; blocks.
+  absl::Status ReclaimNow();
+
+  // For LocalLog.
+  rocksdb::DB* db() const { return db_; }
+  rocksdb::ColumnFamilyHandle* messages() const { return messages_; }
+  rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
+  SettledIndex* settled() const { return settled_.get(); }
+
+ private:
+  explicit RocksStore(const RocksOptions& options);
+  absl::Status OpenDb();
+  absl::Status LoadSettled(uint64_t durable_store_seq);
+
+  const RocksOptions options_;
+  const std::shared_ptr<SettledIndex> settled_;  // also held by filters
+  rocksdb::DB* db_ = nullptr;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+  rocksdb::ColumnFamilyHandle* messages_ = nullptr;
+  rocksdb::ColumnFamilyHandle* meta_ = nullptr;
+  std::unique_ptr<Reclaimer> reclaimer_;
+};
+
+}  // namespace sluice::storage
+
+#endif  // SLUICE_SERVER_STORAGE_ROCKS_STORE_H_
