@@ -1,0 +1,190 @@
+#include "server/storage/rocks_store.h"
+
+#include "tests/support/fault_env.h"
+#include "tests/unit/storage/rocks_fixture.h"
+
+namespace sluice::storage {
+namespace {
+
+class RocksStoreTest : public RocksFixture {
+ protected:
+  Batch Message(Seq seq, std::string_view body = "body") {
+    Batch batch;
+    PutMessage(&batch, kQid, seq, body);
+    PutLane(&batch, kQid, 1, seq + 1);
+    return batch;
+  }
+  absl::Status MakeQueue(QueueId qid = kQid) {
+    Batch batch;
+    PutQueue(&batch, qid);
+    return Commit(std::move(batch));
+  }
+};
+
+TEST_F(RocksStoreTest, AnsweredBatchesSurviveACrash) {
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(MakeQueue().ok());
+  for (Seq seq = 1; seq <= 50; ++seq) Append(Message(seq));
+  AwaitAnswers();
+  Crash();
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(Stored().size(), 50u);
+  EXPECT_EQ(store_->ReadMessagesAt(kQid, kLaneUsed, {7, 99})->size(), 1u);
+  ASSERT_TRUE(Commit(Message(51)).ok());
+  Close();
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(Stored().size(), 51u);
+}
+
+TEST_F(RocksStoreTest, AnswersComeInLsnOrder) {
+  ASSERT_TRUE(Open().ok());
+  for (Seq seq = 1; seq <= 1000; ++seq) Append(Message(seq));
+  AwaitAnswers();
+  ASSERT_EQ(answers_.size(), 1000u);
+  for (size_t i = 0; i < answers_.size(); ++i) EXPECT_EQ(answers_[i].first, i + 1);
+}
+
+TEST_F(RocksStoreTest, MetaRowsAreDeletedAloneAndByRange) {
+  ASSERT_TRUE(Open().ok());
+  Batch batch;
+  PutQueue(&batch, 1);
+  PutQueue(&batch, 2);
+  PutLane(&batch, 1, 1, 1);
+  PutLane(&batch, 2, 1, 1);
+  ASSERT_TRUE(Commit(std::move(batch)).ok());
+  Batch gone;
+  gone.Delete(Family::kMeta, QueueKey(0, 1));
+  const KeyRange lanes = MetaRangeOfQueue(0, MetaType::kLane, 1);
+  gone.DeleteMetaRange(lanes.begin, lanes.end);
+  ASSERT_TRUE(Commit(std::move(gone)).ok());
+  std::vector<QueueId> left;
+  ASSERT_TRUE(store_->ScanMeta([&](std::string_view key, std::string_view) {
+    left.push_back(ParseMetaKey(key)->qid);
+    return absl::OkStatus();
+  }).ok());
+  EXPECT_EQ(left, (std::vector<QueueId>{2, 2}));
+}
+
+TEST_F(RocksStoreTest, ReadsStayInTheirLane) {
+  ASSERT_TRUE(Open().ok());
+  Batch batch;
+  for (QueueId qid = 1; qid <= 3; ++qid) {
+    PutQueue(&batch, qid);
+    PutMessage(&batch, qid, 1, "x");
+    PutLane(&batch, qid, 1, 2);
+  }
+  ASSERT_TRUE(Commit(std::move(batch)).ok());
+  EXPECT_EQ(Stored(2), std::vector<Seq>{1});
+  EXPECT_TRUE(store_->ReadMessages({2, kLaneUsed, 5, 5, 10, 10})->empty());
+}
+
+TEST_F(RocksStoreTest, ASecondServerIsToldThatTheDirectoryIsInUse) {
+  ASSERT_TRUE(Open().ok());
+  const auto second = RocksStore::Open(options_);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(second.status().message().find("another sluiced is using"), absl::string_view::npos);
+}
+
+TEST_F(RocksStoreTest, AStoreOfALaterFormatIsRefused) {
+  ASSERT_TRUE(Open().ok());
+  BootRow row;
+  row.format_version = kStoreFormatVersion + 1;
+  Batch batch;
+  batch.Put(Family::kMeta, BootKey(0), EncodeBoot(row));
+  EXPECT_FALSE(Commit(std::move(batch)).ok());
+  Close();
+  EXPECT_EQ(Open().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(RocksStoreTest, AppendsAfterAStopFail) {
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(Commit(Message(1)).ok());
+  log_->Stop();
+  EXPECT_EQ(Commit(Message(2)).code(), absl::StatusCode::kUnavailable);
+}
+
+class FaultTest : public RocksStoreTest {
+ protected:
+  void SetUp() override {
+    RocksStoreTest::SetUp();
+    file_system_ = std::make_shared<testing::FaultFileSystem>();
+    env_ = rocksdb::NewCompositeEnv(file_system_);
+    options_.env = env_.get();
+  }
+  void TearDown() override {
+    Close();
+    RocksStoreTest::TearDown();
+  }
+
+  // Every OK comes before every failure, and what was answered OK is there after a restart.
+  void ExpectNothingClaimedThatIsNotThere() {
+    size_t durable = 0;
+    for (const auto& [lsn, status] : answers_) {
+      if (status.ok()) {
+        EXPECT_EQ(durable, lsn - 1);
+        durable = lsn;
+      } else {
+        EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+      }
+    }
+    EXPECT_LT(durable, answers_.size());
+    Crash();
+    options_.env = nullptr;
+    ASSERT_TRUE(Open().ok());
+    EXPECT_GE(Stored().size(), durable);
+  }
+
+  std::shared_ptr<testing::FaultFileSystem> file_system_;
+  std::unique_ptr<rocksdb::Env> env_;
+};
+
+TEST_F(FaultTest, AFailedWriteFailsEveryLaterBatch) {
+  for (const int64_t nth : {1, 2, 7}) {
+    SCOPED_TRACE(nth);
+    Close();
+    options_.dir = root_ + "/w" + std::to_string(nth);
+    options_.env = env_.get();
+    lsn_ = 0;
+    answers_.clear();
+    ASSERT_TRUE(Open().ok());
+    file_system_->FailAppend(nth);
+    for (Seq seq = 1; seq <= 20; ++seq) {
+      Append(Message(seq));
+      AwaitAnswers();
+    }
+    EXPECT_EQ(answers_.size(), 20u);
+    ExpectNothingClaimedThatIsNotThere();
+  }
+}
+
+TEST_F(FaultTest, AFailedSyncFailsEveryLaterBatchAndIsNotRetried) {
+  for (const int64_t nth : {1, 2, 7}) {
+    SCOPED_TRACE(nth);
+    Close();
+    options_.dir = root_ + "/s" + std::to_string(nth);
+    options_.env = env_.get();
+    lsn_ = 0;
+    answers_.clear();
+    ASSERT_TRUE(Open().ok());
+    file_system_->FailSync(nth);
+    for (Seq seq = 1; seq <= 20; ++seq) {
+      Append(Message(seq));
+      AwaitAnswers();
+    }
+    EXPECT_EQ(answers_.size(), 20u);
+    ExpectNothingClaimedThatIsNotThere();
+  }
+}
+
+TEST_F(FaultTest, AfterAFailureTheLogTouchesTheDiskNoMore) {
+  ASSERT_TRUE(Open().ok());
+  file_system_->FailSync(1);
+  EXPECT_FALSE(Commit(Message(1)).ok());
+  const int64_t before = file_system_->calls_after_failure();
+  for (Seq seq = 2; seq <= 10; ++seq) EXPECT_FALSE(Commit(Message(seq)).ok());
+  log_->Stop();
+  EXPECT_EQ(file_system_->calls_after_failure(), before);
+}
+
+}  // namespace
+}  // namespace sluice::storage
