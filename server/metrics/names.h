@@ -66,6 +66,24 @@ inline constexpr Metric kBatchBytes{"sluice_commit_batch_bytes", "Bytes of one b
 inline constexpr Metric kSyncSeconds{"sluice_commit_sync_seconds",
                                      "Time of one sync of the log to stable storage."};
 
+inline constexpr Metric kWriteBatches{"sluice_log_write_batches",
+                                      "Batches handed to the operating system in one go."};
+inline constexpr Metric kWrittenBytes{"sluice_log_written_bytes_total",
+                                      "Bytes of batches handed to the operating system."};
+
+// --- the store
+inline constexpr Metric kStoreDiskBytes{"sluice_store_disk_bytes",
+                                        "Bytes of the store's files, log included."};
+inline constexpr Metric kStoreReclaimed{"sluice_store_reclaimed_bytes_total",
+                                        "Bytes of files dropped whole as all in them was settled."};
+inline constexpr Metric kStoreMemtableBytes{"sluice_store_memtable_bytes",
+                                            "Bytes written that are not yet in a file."};
+inline constexpr Metric kStoreImmutableMemtables{
+    "sluice_store_immutable_memtables",
+    "Full write buffers that wait to become files; publishes wait when they pile up."};
+inline constexpr Metric kStorePendingCompaction{"sluice_store_pending_compaction_bytes",
+                                                "Bytes that compaction has still to rewrite."};
+
 // --- gRPC, labels grpc_service, grpc_method, grpc_type (and grpc_code)
 inline constexpr Metric kGrpcStarted{"grpc_server_started_total", "Calls started."};
 inline constexpr Metric kGrpcHandled{"grpc_server_handled_total",

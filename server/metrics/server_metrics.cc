@@ -133,6 +133,19 @@ void AppendShardFamilies(const ShardFigures& figures, std::vector<MetricFamily>*
   }
 }
 
+void AppendStoreFamilies(const StoreFigures& store, std::vector<MetricFamily>* out) {
+  out->push_back(Single(kStoreReclaimed, MetricType::Counter,
+                        static_cast<double>(store.reclaimed_bytes)));
+  const std::pair<const Metric&, uint64_t> gauges[] = {
+      {kStoreDiskBytes, store.disk_bytes},
+      {kStoreMemtableBytes, store.memtable_bytes},
+      {kStoreImmutableMemtables, store.immutable_memtables},
+      {kStorePendingCompaction, store.pending_compaction_bytes}};
+  for (const auto& [metric, value] : gauges) {
+    out->push_back(Single(metric, MetricType::Gauge, static_cast<double>(value)));
+  }
+}
+
 void AppendProcessFamilies(double start_seconds, std::vector<MetricFamily>* out) {
   const ProcessFigures process = ReadProcessFigures();
   out->push_back(Single(kProcessCpu, MetricType::Counter, process.cpu_seconds));
@@ -165,6 +178,8 @@ ServerMetrics::ServerMetrics(std::string_view version, Clock* clock,
   batch_messages_ = AddHistogram(registry_.get(), kBatchMessages, kBatchCountBounds);
   batch_bytes_ = AddHistogram(registry_.get(), kBatchBytes, kBatchBytesBounds);
   sync_seconds_ = AddHistogram(registry_.get(), kSyncSeconds, kSyncSecondsBounds);
+  write_batches_ = AddHistogram(registry_.get(), kWriteBatches, kBatchCountBounds);
+  written_bytes_ = &AddCounters(registry_.get(), kWrittenBytes).Add({});
 
   auto& started = AddCounters(registry_.get(), kGrpcStarted);
   auto& handled = AddCounters(registry_.get(), kGrpcHandled);
@@ -209,6 +224,10 @@ void ServerMetrics::BatchMade(uint32_t commands, uint32_t messages, size_t bytes
   batch_bytes_->Observe(static_cast<double>(bytes));
 }
 
+void ServerMetrics::LogWritten(uint64_t batches, uint64_t bytes) {
+  write_batches_->Observe(static_cast<double>(batches));
+  written_bytes_->Increment(static_cast<double>(bytes));
+}
 void ServerMetrics::LogSynced(double seconds) { sync_seconds_->Observe(seconds); }
 
 void ServerMetrics::SettleFailed(std::string_view queue, std::string_view op,
@@ -246,7 +265,7 @@ MetricFamily ServerMetrics::SettleFailureFamily(const ShardFigures& figures) con
   return family;
 }
 
-std::string ServerMetrics::Render(const ShardFigures& figures) const {
+std::string ServerMetrics::Render(const ShardFigures& figures, const StoreFigures& store) const {
   std::vector<MetricFamily> families = registry_->Collect();
   families.push_back(Single(kEngineUp, MetricType::Gauge, figures.engine_up ? 1 : 0));
   if (figures.engine_up) {
@@ -254,6 +273,7 @@ std::string ServerMetrics::Render(const ShardFigures& figures) const {
     AppendQueueFamilies(figures, &families);
   }
   families.push_back(SettleFailureFamily(figures));
+  AppendStoreFamilies(store, &families);
   AppendProcessFamilies(start_seconds_, &families);
   // A family without a series would be a lone TYPE line.
   std::erase_if(families, [](const MetricFamily& family) { return family.metric.empty(); });

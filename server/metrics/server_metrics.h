@@ -62,6 +62,14 @@ struct ShardFigures {
   std::vector<QueueFigures> queues;  // the last may be kOtherQueues
 };
 
+struct StoreFigures {
+  uint64_t disk_bytes = 0;
+  uint64_t reclaimed_bytes = 0;
+  uint64_t memtable_bytes = 0;
+  uint64_t immutable_memtables = 0;
+  uint64_t pending_compaction_bytes = 0;
+};
+
 // One gRPC method; its place in the constructor's list is its id.
 struct GrpcMethod {
   std::string service;
@@ -84,13 +92,14 @@ class ServerMetrics {
   void CallHandled(int method_id, int code, double seconds);
 
   void BatchMade(uint32_t commands, uint32_t messages, size_t bytes);
+  void LogWritten(uint64_t batches, uint64_t bytes);
   void LogSynced(double seconds);
 
   // `op`: ack, nack or extend. `reason`: the name of an ErrorReason.
   void SettleFailed(std::string_view queue, std::string_view op, std::string_view reason);
 
   // The page in Prometheus' text format.
-  std::string Render(const ShardFigures& figures) const;
+  std::string Render(const ShardFigures& figures, const StoreFigures& store) const;
 
  private:
   struct CallMetrics {
@@ -109,6 +118,8 @@ class ServerMetrics {
   prometheus::Histogram* batch_messages_ = nullptr;
   prometheus::Histogram* batch_bytes_ = nullptr;
   prometheus::Histogram* sync_seconds_ = nullptr;
+  prometheus::Histogram* write_batches_ = nullptr;
+  prometheus::Counter* written_bytes_ = nullptr;
   const double start_seconds_;
 
   mutable absl::Mutex mutex_;

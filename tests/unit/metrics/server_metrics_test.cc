@@ -31,6 +31,10 @@ class ServerMetricsTest : public ::testing::Test {
     return figures;
   }
 
+  std::string Page(const ShardFigures& figures) const {
+    return metrics_.Render(figures, {.disk_bytes = 4711});
+  }
+
   ServerMetrics metrics_{"1.2.3",
                          Clock::System(),
                          {{"sluice.v1.QueueService", "Publish", "unary"},
@@ -39,7 +43,7 @@ class ServerMetricsTest : public ::testing::Test {
 };
 
 TEST_F(ServerMetricsTest, NewQueueShowsEveryContractSeriesFromZero) {
-  const std::string page = metrics_.Render(WithQueue({.queue = "orders"}));
+  const std::string page = Page(WithQueue({.queue = "orders"}));
   for (const char* series : {
            R"(sluice_queue_messages{queue="orders",state="ready"} 0)",
            R"(sluice_queue_messages{queue="orders",state="leased"} 0)",
@@ -68,7 +72,7 @@ TEST_F(ServerMetricsTest, QueueFiguresReachTheirOwnSeries) {
   queue.delivered = 6;
   queue.acked = 7;
   queue.dead_lettered = 8;
-  const std::string page = metrics_.Render(WithQueue(queue));
+  const std::string page = Page(WithQueue(queue));
   EXPECT_THAT(page, HasSubstr(R"(sluice_queue_messages{queue="q",state="ready"} 1)"));
   EXPECT_THAT(page, HasSubstr(R"(sluice_queue_messages{queue="q",state="leased"} 2)"));
   EXPECT_THAT(page, HasSubstr(R"(sluice_queue_messages{queue="q",state="delayed"} 3)"));
@@ -81,7 +85,7 @@ TEST_F(ServerMetricsTest, QueueFiguresReachTheirOwnSeries) {
 }
 
 TEST_F(ServerMetricsTest, SilentEngineLeavesOutWhatItWouldHaveSaid) {
-  const std::string page = metrics_.Render(ShardFigures{});
+  const std::string page = Page(ShardFigures{});
   EXPECT_THAT(page, HasSubstr("sluice_engine_up 0\n"));
   EXPECT_THAT(page, Not(HasSubstr("sluice_queues ")));
   EXPECT_THAT(page, HasSubstr("process_resident_memory_bytes "));
@@ -91,7 +95,7 @@ TEST_F(ServerMetricsTest, CallsAreCountedByMethodAndCode) {
   metrics_.CallStarted(kPublishId);
   metrics_.CallMessageReceived(kPublishId);
   metrics_.CallHandled(kPublishId, kInternal, 0.002);
-  const std::string page = metrics_.Render(ShardFigures{});
+  const std::string page = Page(ShardFigures{});
   const std::string labels =
       R"(grpc_method="Publish",grpc_service="sluice.v1.QueueService",grpc_type="unary")";
   EXPECT_THAT(page, HasSubstr("grpc_server_started_total{" + labels + "} 1\n"));
@@ -104,11 +108,15 @@ TEST_F(ServerMetricsTest, CallsAreCountedByMethodAndCode) {
 
 TEST_F(ServerMetricsTest, BatchesAndSyncsFillTheirHistograms) {
   metrics_.BatchMade(3, 200, 4000);
+  metrics_.LogWritten(2, 5000);
   metrics_.LogSynced(0.0003);
-  const std::string page = metrics_.Render(ShardFigures{});
+  const std::string page = Page(ShardFigures{});
   EXPECT_THAT(page, HasSubstr("sluice_commit_batch_messages_sum 200\n"));
   EXPECT_THAT(page, HasSubstr("sluice_commit_batch_commands_sum 3\n"));
   EXPECT_THAT(page, HasSubstr("sluice_commit_batch_bytes_sum 4000\n"));
+  EXPECT_THAT(page, HasSubstr("sluice_log_write_batches_sum 2\n"));
+  EXPECT_THAT(page, HasSubstr("sluice_log_written_bytes_total 5000\n"));
+  EXPECT_THAT(page, HasSubstr("sluice_store_disk_bytes 4711\n"));
   EXPECT_THAT(page, HasSubstr("sluice_commit_sync_seconds_bucket{le=\"0.00025\"} 0\n"));
   EXPECT_THAT(page, HasSubstr("sluice_commit_sync_seconds_bucket{le=\"0.0005\"} 1\n"));
 }
@@ -118,7 +126,7 @@ TEST_F(ServerMetricsTest, SettleFailuresBeyondTheQueueLimitShareOneSeries) {
     metrics_.SettleFailed("q" + std::to_string(i), "ack", "LEASE_EXPIRED");
   }
   metrics_.SettleFailed("q0", "ack", "LEASE_EXPIRED");
-  const std::string page = metrics_.Render(ShardFigures{});
+  const std::string page = Page(ShardFigures{});
   EXPECT_THAT(page, HasSubstr(
       R"(sluice_settle_failures_total{queue="_other",op="ack",reason="LEASE_EXPIRED"} 5)"));
   EXPECT_THAT(page, HasSubstr(
@@ -129,7 +137,7 @@ TEST_F(ServerMetricsTest, EveryMetricOnThePageIsDocumented) {
   std::ifstream file(SLUICE_METRICS_DOC);
   const std::string document((std::istreambuf_iterator<char>(file)), {});
   ASSERT_FALSE(document.empty()) << SLUICE_METRICS_DOC;
-  std::istringstream page(metrics_.Render(WithQueue({.queue = "q"})));
+  std::istringstream page(Page(WithQueue({.queue = "q"})));
   int families = 0;
   for (std::string line; std::getline(page, line);) {
     std::istringstream words(line);
@@ -149,7 +157,7 @@ TEST_F(ServerMetricsTest, PromtoolFindsNothingWrong) {
   const std::string log = ::testing::TempDir() + "sluice_promtool.log";
   FILE* promtool = popen((std::string(SLUICE_PROMTOOL " check metrics >") + log + " 2>&1").c_str(), "w");
   ASSERT_NE(promtool, nullptr);
-  const std::string page = metrics_.Render(WithQueue({.queue = "q"}));
+  const std::string page = Page(WithQueue({.queue = "q"}));
   fwrite(page.data(), 1, page.size(), promtool);
   const int exit_code = pclose(promtool);
   std::ifstream said(log);
