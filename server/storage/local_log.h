@@ -60,7 +60,7 @@ class LocalLog : public CommitLog {
   bool TakeAppended(Entries* entries);
   absl::Status Write(Entry* entry);
   absl::Status SyncAndApply(const Entries& entries);
-  bool MarkerDue() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool MarkerDue() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   RocksStore* const store_;
   LogObserver* const observer_;

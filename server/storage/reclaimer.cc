@@ -134,6 +134,14 @@ uint64_t Reclaimer::EntriesOf(const File& file) {
   return known == entries_.end() ? 0 : known->second;
 }
 
+bool Reclaimer::IsClosed(const File& file) const {
+  if (file.first.qid != file.last.qid) return false;
+  if (file.first.lane == file.last.lane) return true;
+  SettledLane unused;
+  return store_->settled()->Copy(file.first.shard, file.first.qid, file.first.lane, &unused) ==
+         SettledIndex::Verdict::kDead;
+}
+
 absl::Status Reclaimer::DropWholeFiles(const std::vector<File>& files) {
   std::vector<std::pair<rocksdb::Slice, rocksdb::Slice>> bounds;
   uint64_t step_bytes = 0;
@@ -151,7 +159,7 @@ absl::Status Reclaimer::DropWholeFiles(const std::vector<File>& files) {
   };
   for (const File& file : files) {
     // Level 0 is out of reach of DeleteFilesInRanges.
-    if (file.level == 0 || file.garbage_bytes < file.bytes) continue;
+    if (file.level == 0 || file.garbage_bytes < file.bytes || !IsClosed(file)) continue;
     if (cancel_rewrite_) return absl::OkStatus();
     bounds.emplace_back(file.smallest, file.largest);
     step_bytes += file.bytes;
@@ -163,26 +171,29 @@ absl::Status Reclaimer::DropWholeFiles(const std::vector<File>& files) {
 }
 
 absl::Status Reclaimer::RewriteFiles(const std::vector<File>& files, uint64_t garbage_bytes_min) {
+  const auto pays = [](const File& file) {
+    return file.garbage_bytes >= std::max<uint64_t>(1, file.bytes / kGarbageShareDivisor);
+  };
   uint64_t garbage = 0;
-  std::vector<const File*> chosen;
-  for (const File& file : files) {
-    if (file.garbage_bytes < std::max<uint64_t>(1, file.bytes / kGarbageShareDivisor)) continue;
-    garbage += file.garbage_bytes;
-    chosen.push_back(&file);
-  }
-  if (chosen.empty() || garbage < garbage_bytes_min) return absl::OkStatus();
+  for (const File& file : files) garbage += pays(file) ? file.garbage_bytes : 0;
+  if (garbage == 0 || garbage < garbage_bytes_min) return absl::OkStatus();
   rocksdb::CompactRangeOptions options;
   options.exclusive_manual_compaction = false;
   options.canceled = &cancel_rewrite_;
-  for (size_t begin = 0; begin < chosen.size() && !cancel_rewrite_;) {
+  // Neighbours go together; a file that is worth keeping as it is ends the range.
+  for (auto begin = files.begin(); begin != files.end() && !cancel_rewrite_;) {
+    if (!pays(*begin)) {
+      ++begin;
+      continue;
+    }
     uint64_t bytes = 0;
     std::string last;
-    size_t end = begin;
-    for (; end < chosen.size() && (end == begin || bytes < kRewriteStepBytes); ++end) {
-      bytes += chosen[end]->bytes;
-      last = std::max(last, chosen[end]->largest);
+    auto end = begin;
+    for (; end != files.end() && pays(*end) && bytes < kRewriteStepBytes; ++end) {
+      bytes += end->bytes;
+      last = std::max(last, end->largest);
     }
-    const rocksdb::Slice from(chosen[begin]->smallest);
+    const rocksdb::Slice from(begin->smallest);
     const rocksdb::Slice to(last);
     const rocksdb::Status status =
         store_->db()->CompactRange(options, store_->messages(), &from, &to);

@@ -52,6 +52,10 @@ class Reclaimer {
   std::vector<File> ListFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   uint64_t GarbageBytes(const File& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   uint64_t EntriesOf(const File& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
+  // No message will ever be added between the file's first and last key. Otherwise one could be
+  // flushed into that range after we looked, and dropping the range would drop it too: such files
+  // are rewritten, which asks the filter again.
+  bool IsClosed(const File& file) const;
   absl::Status DropWholeFiles(const std::vector<File>& files)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   absl::Status RewriteFiles(const std::vector<File>& files, uint64_t garbage_bytes_min)
