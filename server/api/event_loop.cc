@@ -11,9 +11,16 @@ EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue)
 
 EventLoop::~EventLoop() {
   if (thread_.joinable()) Stop();
+  if (started_) return;
+  // gRPC wants every queue closed and drained before it goes.
+  queue_->Shutdown();
+  void* event = nullptr;
+  bool ok = false;
+  while (queue_->Next(&event, &ok)) static_cast<Tag*>(event)->Release();
 }
 
 void EventLoop::Start() {
+  started_ = true;
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -45,6 +52,15 @@ void EventLoop::Post(Task task) {
   if (wake_armed_) return;
   wake_armed_ = true;
   wake_.Set(queue_.get(), gpr_time_0(GPR_CLOCK_MONOTONIC), &wake_);
+}
+
+void EventLoop::Drain() {
+  Post([this] {
+    // Draining a call may take it off the list.
+    std::map<const void*, Task> drainables;
+    drainables.swap(drainables_);
+    for (auto& [key, drain] : drainables) drain();
+  });
 }
 
 void EventLoop::RunPosted(bool woken) {

@@ -11,8 +11,10 @@
 #include <grpcpp/completion_queue.h>
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -65,6 +67,12 @@ class EventLoop {
   // before the next gRPC event. After Stop the task is destroyed unrun.
   void Post(Task task);
 
+  // What to do about an open call, named by `key`, when the server drains. Loop thread only.
+  void AddDrainable(const void* key, Task drain) { drainables_[key] = std::move(drain); }
+  void RemoveDrainable(const void* key) { drainables_.erase(key); }
+  // Any thread.
+  void Drain();
+
   // Calls accepted and not yet over. Any thread.
   void CallStarted() { calls_.fetch_add(1, std::memory_order_relaxed); }
   void CallEnded() { calls_.fetch_sub(1, std::memory_order_release); }
@@ -78,10 +86,12 @@ class EventLoop {
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
   std::thread thread_;
+  bool started_ = false;
   std::atomic<int64_t> calls_{0};
 
   // Loop thread only.
   bool open_ = true;
+  std::map<const void*, Task> drainables_;
 
   std::atomic<bool> has_tasks_{false};
   absl::Mutex mutex_;

@@ -1,6 +1,7 @@
 #include "server/api/publish_results.h"
 
 #include <cstdint>
+#include <string>
 
 #include "server/model/ids.h"
 
@@ -29,13 +30,11 @@ void AppendVarint(uint64_t value, std::string* out) {
 // Outer tag and length, id, duplicate, one byte of routed_queues.
 constexpr size_t kUsualResultBytes = 2 + 2 + kMessageIdBytes + 2 + 2;
 
-}  // namespace
-
-void AppendPublishResult(int field, const broker::PublishedMessage& message, std::string* out) {
+void AppendResult(const broker::PublishedMessage& message, std::string* out) {
   const auto routed = static_cast<uint64_t>(message.routed_queues);
   const size_t bytes = 2 + kMessageIdBytes + (message.duplicate ? 2 : 0) +
                        (routed != 0 ? 1 + VarintBytes(routed) : 0);
-  out->push_back(Tag(field, 2));
+  out->push_back(Tag(1, 2));
   AppendVarint(bytes, out);
   out->push_back(Tag(1, 2));
   AppendVarint(kMessageIdBytes, out);
@@ -52,10 +51,12 @@ void AppendPublishResult(int field, const broker::PublishedMessage& message, std
   }
 }
 
+}  // namespace
+
 grpc::ByteBuffer PublishResponseBytes(const std::vector<broker::PublishedMessage>& messages) {
   std::string bytes;
   bytes.reserve(messages.size() * kUsualResultBytes);
-  for (const auto& message : messages) AppendPublishResult(1, message, &bytes);
+  for (const auto& message : messages) AppendResult(message, &bytes);
   const grpc::Slice slice(bytes);
   return grpc::ByteBuffer(&slice, 1);
 }

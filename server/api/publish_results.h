@@ -4,15 +4,11 @@
 
 #include <grpcpp/support/byte_buffer.h>
 
-#include <string>
 #include <vector>
 
 #include "server/broker/commands.h"
 
 namespace sluice::api {
-
-// Appends one sluice.v1.PublishResult as field `field` (1 to 15) of the message around it.
-void AppendPublishResult(int field, const broker::PublishedMessage& message, std::string* out);
 
 // A sluice.v1.PublishResponse.
 grpc::ByteBuffer PublishResponseBytes(const std::vector<broker::PublishedMessage>& messages);

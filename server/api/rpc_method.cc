@@ -16,10 +16,12 @@ RpcType TypeOf(const google::protobuf::MethodDescriptor& method) {
 
 std::vector<RpcMethod> ReadDescriptors() {
   std::vector<RpcMethod> methods;
-  for (const auto* file : {v1::PublishRequest::descriptor()->file()->pool()->FindFileByName(
-                               "sluice/v1/queue_service.proto"),
-                           v1::PublishRequest::descriptor()->file()->pool()->FindFileByName(
-                               "sluice/v1/admin_service.proto")}) {
+  // The files of the services define no messages, so that nothing else would make the linker take
+  // them out of their library; reflection needs them too.
+  for (const auto* table : {&descriptor_table_sluice_2fv1_2fqueue_5fservice_2eproto,
+                            &descriptor_table_sluice_2fv1_2fadmin_5fservice_2eproto}) {
+    const auto* file =
+        google::protobuf::DescriptorPool::generated_pool()->FindFileByName(table->filename);
     SLUICE_CHECK(file != nullptr && file->service_count() == 1);
     const auto* service = file->service(0);
     for (int i = 0; i < service->method_count(); ++i) {

@@ -1,0 +1,100 @@
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "server/api/delivery_assembly.h"
+#include "server/api/field_checks.h"
+#include "server/api/handlers.h"
+#include "server/model/error.h"
+#include "sluice/v1/delivery.pb.h"
+
+namespace sluice::api {
+namespace {
+
+// The answer leaves this long before the client's deadline, so that it arrives in time.
+constexpr int64_t kDeadlineMarginMs = 50;
+// A grpc-timeout travels with three digits, rounded up: of 10 s the server may see 10.1 s.
+constexpr int64_t kTimeoutDigits = 1000;
+constexpr int64_t kReceiveBytesDefault = 2 * kMiB;
+
+using Result = absl::StatusOr<std::vector<broker::OutgoingDelivery>>;
+
+int64_t WaitMsMax(int64_t remaining_ms) {
+  int64_t rounding_ms = 1;
+  while (remaining_ms / rounding_ms >= kTimeoutDigits) rounding_ms *= 10;
+  return std::max<int64_t>(0, remaining_ms - rounding_ms - kDeadlineMarginMs);
+}
+
+absl::StatusOr<broker::ReceiveCommand> ToCommand(const v1::ReceiveRequest& request) {
+  if (auto status = CheckName("queue", request.queue()); !status.ok()) return status;
+  if (auto status = CheckShortString("consumer", request.consumer()); !status.ok()) return status;
+  const auto messages = CountOr("max_messages", request.max_messages(), kReceiveMessagesDefault,
+                                kReceiveMessagesMax);
+  if (!messages.ok()) return messages.status();
+  const auto bytes =
+      CountOr("max_bytes", request.max_bytes(), kReceiveBytesDefault, kResponseBytesMax);
+  if (!bytes.ok()) return bytes.status();
+  const auto wait_ms = ToMs("wait", request.wait(), 0, kReceiveWaitMsMax);
+  if (!wait_ms.ok()) return wait_ms.status();
+  const auto lease_ms = LeaseMs(request.has_lease(), request.lease());
+  if (!lease_ms.ok()) return lease_ms.status();
+  broker::ReceiveCommand command;
+  command.queue = request.queue();
+  command.consumer = request.consumer();
+  command.max_messages = static_cast<int32_t>(*messages);
+  command.max_bytes = *bytes;
+  command.wait_ms = *wait_ms;
+  command.lease_ms = *lease_ms;
+  command.auto_ack = request.auto_ack();
+  return command;
+}
+
+std::vector<Receipt> ReceiptsOf(const std::vector<broker::OutgoingDelivery>& deliveries,
+                                size_t from) {
+  std::vector<Receipt> receipts;
+  for (size_t i = from; i < deliveries.size(); ++i) receipts.push_back(deliveries[i].receipt);
+  return receipts;
+}
+
+void ReportWritten(ApiContext& api, std::vector<Receipt> receipts, bool auto_ack, bool written) {
+  if (receipts.empty() || (written && !auto_ack)) return;
+  api.sink->Submit(broker::ReceiveWrittenCommand{std::move(receipts), auto_ack, written});
+}
+
+void Answer(UnaryCall& call, const std::string& queue, bool auto_ack, const Result& result) {
+  if (!result.ok()) return call.Fail(result.status());
+  ApiContext& api = call.api();
+  DeliveryAssembly assembly(queue, auto_ack, &api.receipts);
+  size_t taken = 0;
+  while (taken < result->size() && assembly.Add((*result)[taken])) ++taken;
+  // max_bytes counts messages; with their envelopes they may still be too many for one response.
+  ReportWritten(api, ReceiptsOf(*result, taken), auto_ack, false);
+  std::vector<Receipt> receipts = ReceiptsOf(*result, 0);
+  receipts.resize(taken);
+  call.OnWritten([&api, receipts = std::move(receipts), auto_ack](bool written) mutable {
+    ReportWritten(api, std::move(receipts), auto_ack, written);
+  });
+  call.Reply(assembly.Finish());
+}
+
+}  // namespace
+
+void HandleReceive(const std::shared_ptr<UnaryCall>& call) {
+  v1::ReceiveRequest request;
+  if (!call->Parse(&request)) return;
+  auto command = ToCommand(request);
+  if (!command.ok()) return call->Fail(command.status());
+  ApiContext& api = call->api();
+  command->call_id = api.next_receive_id.fetch_add(1, std::memory_order_relaxed);
+  command->wait_ms = std::min(command->wait_ms, WaitMsMax(call->RemainingMs()));
+  call->OnCancelled([&api, queue = command->queue, id = command->call_id] {
+    api.sink->Submit(broker::CancelReceiveCommand{queue, id});
+  });
+  command->done = AnswerOnLoop<Result>(
+      call, [queue = command->queue, auto_ack = command->auto_ack](
+                UnaryCall& call, const Result& result) { Answer(call, queue, auto_ack, result); });
+  api.sink->Submit(*std::move(command));
+}
+
+}  // namespace sluice::api

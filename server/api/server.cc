@@ -1,0 +1,229 @@
+#include "server/api/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <algorithm>
+#include <deque>
+#include <limits>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "server/api/call.h"
+#include "server/api/context.h"
+#include "server/api/event_loop.h"
+#include "server/api/handlers.h"
+#include "server/api/not_built_stream.h"
+#include "server/api/publish_stream.h"
+#include "server/api/raw_service.h"
+#include "server/api/subscribe.h"
+#include "sluice/v1/admin_service.grpc.pb.h"
+#include "sluice/v1/queue_service.grpc.pb.h"
+
+namespace sluice::api {
+namespace {
+
+// Calls that wait for work, per method and loop. gRPC hands a call over as soon as one waits, and
+// each is replaced when taken: the frequent methods need enough for a burst between two polls.
+constexpr int kBusySlots = 100;
+constexpr int kRareSlots = 2;
+
+struct UnaryMethod {
+  UnaryCall::Handler handler;
+  int slots = kRareSlots;
+  bool taken_while_draining = false;
+  bool watched = false;
+};
+
+const std::map<std::string, UnaryMethod>& UnaryMethods() {
+  static const auto* const methods = new std::map<std::string, UnaryMethod>{
+      {"Publish", {&HandlePublish, kBusySlots}},
+      {"Receive", {&HandleReceive, kBusySlots, false, /*watched=*/true}},
+      {"Ack", {&HandleAck, kBusySlots, true}},
+      {"Nack", {&HandleNack, kBusySlots, true}},
+      {"ExtendLease", {&HandleExtendLease, kBusySlots, true}},
+      {"CreateQueue", {&HandleCreateQueue}},
+      {"GetQueue", {&HandleGetQueue, kRareSlots, true}},
+      {"ListQueues", {&HandleListQueues, kRareSlots, true}},
+      {"UpdateQueue", {&HandleUpdateQueue}},
+      {"DeleteQueue", {&HandleDeleteQueue}},
+      {"PurgeQueue", {&HandlePurgeQueue}},
+      {"GetServerInfo", {&HandleGetServerInfo, kRareSlots, true}},
+  };
+  return *methods;
+}
+
+class ServerImpl final : public Server {
+ public:
+  ServerImpl(const ServerOptions& options, broker::CommandSink* sink, const ReceiptCodec& receipts,
+             Clock* clock, RpcObserver* observer)
+      : api_(options, sink, receipts, clock, observer),
+        queue_service_(MethodsOf(v1::QueueService::service_full_name())),
+        admin_service_(MethodsOf(v1::AdminService::service_full_name())) {}
+
+  ~ServerImpl() override { Shutdown(0); }
+
+  absl::Status Listen();
+  int port() const override { return port_; }
+  void BeginDrain() override;
+  void Shutdown(int64_t grace_ms) override;
+
+ private:
+  static int MethodsOf(const std::string& service);
+  void Configure(grpc::ServerBuilder* builder) const;
+  void ArmAll(EventLoop* loop);
+  void ArmStream(const MethodBinding& binding, EventLoop* loop);
+  void SetHealth(bool serving);
+
+  ApiContext api_;
+  RawService<v1::QueueService::Service> queue_service_;
+  RawService<v1::AdminService::Service> admin_service_;
+  std::deque<UnaryCall::Binding> unary_bindings_;  // stay where they are
+  std::unique_ptr<grpc::Server> server_;
+  std::vector<std::unique_ptr<EventLoop>> loops_;
+  int port_ = 0;
+
+  absl::Mutex shutdown_mutex_;
+  bool shut_down_ ABSL_GUARDED_BY(shutdown_mutex_) = false;
+};
+
+int ServerImpl::MethodsOf(const std::string& service) {
+  const auto& all = AllRpcMethods();
+  return static_cast<int>(std::count_if(
+      all.begin(), all.end(), [&](const RpcMethod& method) { return method.service == service; }));
+}
+
+void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
+  const ServerOptions& options = api_.options;
+  const auto argument = [&](const char* name, int64_t value) {
+    builder->AddChannelArgument(
+        name, static_cast<int>(std::min<int64_t>(value, std::numeric_limits<int>::max())));
+  };
+  argument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, options.ping_interval_ms_min);
+  argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  argument(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive_interval_ms);
+  argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout_ms);
+  if (options.connection_age_ms_max > 0) {
+    argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.connection_age_ms_max);
+    argument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, options.connection_age_grace_ms);
+  }
+  argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.concurrent_streams_max);
+  argument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
+  // Two servers on one port would share calls at random.
+  argument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->SetMaxReceiveMessageSize(static_cast<int>(kRequestBytesMax));
+  builder->SetMaxSendMessageSize(-1);  // one large message may exceed any limit: API.md rule 9
+  if (options.transport_bytes_max > 0) {
+    grpc::ResourceQuota quota("sluice");
+    quota.Resize(static_cast<size_t>(options.transport_bytes_max));
+    builder->SetResourceQuota(quota);
+  }
+}
+
+absl::Status ServerImpl::Listen() {
+  // Both are process-wide switches that must be set before a server is built.
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  Configure(&builder);
+  builder.AddListeningPort(api_.options.listen, grpc::InsecureServerCredentials(), &port_);
+  builder.RegisterService(&queue_service_);
+  builder.RegisterService(&admin_service_);
+  for (int i = 0; i < api_.options.polling_threads; ++i) {
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue()));
+  }
+  server_ = builder.BuildAndStart();
+  if (!server_ || port_ == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", api_.options.listen,
+                                               ": is the address in use or not of this machine?"));
+  }
+  for (const auto& loop : loops_) {
+    ArmAll(loop.get());
+    loop->Start();
+  }
+  SetHealth(true);
+  return absl::OkStatus();
+}
+
+void ServerImpl::ArmAll(EventLoop* loop) {
+  for (const RpcMethod& method : AllRpcMethods()) {
+    MethodBinding binding;
+    binding.api = &api_;
+    binding.service = method.service == v1::QueueService::service_full_name()
+                          ? static_cast<RawMethods*>(&queue_service_)
+                          : &admin_service_;
+    binding.method = &method;
+    if (method.type != RpcType::kUnary) {
+      ArmStream(binding, loop);
+      continue;
+    }
+    const auto it = UnaryMethods().find(method.method);
+    const UnaryMethod unary =
+        it == UnaryMethods().end() ? UnaryMethod{&HandleNotBuilt, kRareSlots, true} : it->second;
+    UnaryCall::Binding& stable = unary_bindings_.emplace_back();
+    static_cast<MethodBinding&>(stable) = binding;
+    stable.handler = unary.handler;
+    stable.taken_while_draining = unary.taken_while_draining;
+    stable.watched = unary.watched;
+    for (int i = 0; i < unary.slots; ++i) UnaryCall::Arm(stable, loop);
+  }
+}
+
+void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
+  const bool bidi = binding.method->type == RpcType::kBidiStream;
+  for (int i = 0; i < kRareSlots; ++i) {
+    if (binding.method->method == "Subscribe") {
+      SubscribeCall::Arm(binding, loop);
+    } else if (binding.method->method == "PublishStream") {
+      PublishStreamCall::Arm(binding, loop);
+    } else if (bidi) {
+      NotBuiltStream<RawBidiStream>::Arm(binding, loop);
+    } else {
+      NotBuiltStream<RawStreamWriter>::Arm(binding, loop);
+    }
+  }
+}
+
+void ServerImpl::SetHealth(bool serving) {
+  auto* const health = server_->GetHealthCheckService();
+  health->SetServingStatus(serving);  // "" and every name set before
+  health->SetServingStatus(v1::QueueService::service_full_name(), serving);
+  health->SetServingStatus(v1::AdminService::service_full_name(), serving);
+}
+
+void ServerImpl::BeginDrain() {
+  if (api_.draining.exchange(true)) return;
+  SetHealth(false);
+  for (const auto& loop : loops_) loop->Drain();
+}
+
+void ServerImpl::Shutdown(int64_t grace_ms) {
+  absl::MutexLock lock(&shutdown_mutex_);
+  if (shut_down_ || !server_) return;
+  shut_down_ = true;
+  server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                 gpr_time_from_millis(grace_ms, GPR_TIMESPAN)));
+  for (const auto& loop : loops_) loop->Stop();
+  api_.budget.DropWaiters();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
+                                                      broker::CommandSink* sink,
+                                                      const ReceiptCodec& receipts, Clock* clock,
+                                                      RpcObserver* observer) {
+  auto server = std::make_unique<ServerImpl>(options, sink, receipts, clock, observer);
+  if (auto status = server->Listen(); !status.ok()) return status;
+  return server;
+}
+
+}  // namespace sluice::api

@@ -1,0 +1,563 @@
+#include "server/api/server.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+#include "server/model/error.h"
+#include "server/model/server_fields.h"
+#include "sluice/v1/admin_service.grpc.pb.h"
+#include "sluice/v1/queue_service.grpc.pb.h"
+#include "tests/unit/api/fake_shard.h"
+
+namespace sluice::api {
+namespace {
+
+Receipt ReceiptOf(uint64_t seq) { return {{0, 7, 5, seq}, 1, 1}; }
+
+std::string Text(const ReceiptCodec& codec, const Receipt& receipt) {
+  std::string text(kReceiptBytes, '\0');
+  codec.Encode(receipt, text.data());
+  return text;
+}
+
+broker::OutgoingDelivery DeliveryOf(uint64_t seq, std::string_view body) {
+  v1::Message message;
+  message.set_body(std::string(body));
+  broker::OutgoingDelivery delivery;
+  delivery.receipt = ReceiptOf(seq);
+  delivery.lease_expires_at_ms = 1'700'000'000'123;
+  delivery.payload = Payload::CopyOf(message.SerializeAsString());
+  return delivery;
+}
+
+std::string ReasonIn(const grpc::Status& status) {
+  google::rpc::Status details;
+  details.ParseFromString(status.error_details());
+  google::rpc::ErrorInfo info;
+  for (const auto& any : details.details()) {
+    if (any.UnpackTo(&info)) return info.reason();
+  }
+  return "";
+}
+
+class ServerTest : public testing::Test {
+ protected:
+  void SetUp() override { Start({}); }
+
+  void Start(ServerOptions options) {
+    queue_stub_.reset();
+    admin_stub_.reset();
+    server_.reset();
+    options.listen = "127.0.0.1:0";
+    auto server = Server::Start(options, &shard_, codec_, Clock::System(), nullptr);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
+                                   grpc::InsecureChannelCredentials());
+    queue_stub_ = v1::QueueService::NewStub(channel_);
+    admin_stub_ = v1::AdminService::NewStub(channel_);
+  }
+
+  void AcceptStreamTarget() {
+    shard_.Take<broker::GetQueueCommand>().done(broker::QueueInfo{});
+  }
+
+  FakeShard shard_;
+  ReceiptCodec codec_{ReceiptCodec::NewKey()};
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::QueueService::Stub> queue_stub_;
+  std::unique_ptr<v1::AdminService::Stub> admin_stub_;
+};
+
+TEST_F(ServerTest, PublishIsAnsweredWhenTheShardHasStoredIt) {
+  v1::PublishResponse response;
+  grpc::Status status;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::PublishRequest request;
+    request.set_queue("work");
+    request.add_messages()->set_body("one");
+    request.add_messages()->set_body("two");
+    status = queue_stub_->Publish(&context, request, &response);
+  });
+  auto command = shard_.Take<broker::PublishCommand>();
+  EXPECT_EQ(command.queue, "work");
+  ASSERT_EQ(command.messages.size(), 2u);
+  v1::Message stored;
+  const auto& payload = command.messages[1].payload;
+  ASSERT_TRUE(stored.ParseFromArray(payload.data(),
+                                    static_cast<int>(payload.size() - kServerFieldsBytes)));
+  EXPECT_EQ(stored.body(), "two");
+  command.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}, {{0, 7, 5, 2}, true}});
+  client.join();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.results_size(), 2);
+  EXPECT_EQ(response.results(0).message_id(), FormatMessageId({0, 7, 5, 1}));
+  EXPECT_FALSE(response.results(0).duplicate());
+  EXPECT_TRUE(response.results(1).duplicate());
+  EXPECT_EQ(response.results(1).routed_queues(), 1);
+}
+
+TEST_F(ServerTest, RefusalOfTheShardReachesTheClientWithItsReason) {
+  grpc::Status status;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::PublishRequest request;
+    request.set_queue("missing");
+    request.add_messages();
+    v1::PublishResponse response;
+    status = queue_stub_->Publish(&context, request, &response);
+  });
+  shard_.Take<broker::PublishCommand>().done(
+      MakeError(ErrorReason::kQueueNotFound, "no queue 'missing'"));
+  client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(ReasonIn(status), "QUEUE_NOT_FOUND");
+}
+
+TEST_F(ServerTest, SubscriptionCarriesStartedThenDeliveriesAndEndsAsTheShardSays) {
+  grpc::ClientContext context;
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  request.set_max_in_flight(1'000'000);
+  auto reader = queue_stub_->Subscribe(&context, request);
+  auto command = shard_.Take<broker::SubscribeCommand>();
+  EXPECT_EQ(command.max_in_flight, kMaxInFlightCeiling);
+  reader->WaitForInitialMetadata();  // headers come before anything is delivered
+
+  command.sink->OnStarted({42, "work", 30'000, command.max_in_flight, 1 << 20});
+  v1::SubscribeResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(response.started().consumer_id(), "42");
+  EXPECT_EQ(response.started().max_in_flight(), kMaxInFlightCeiling);
+
+  std::vector<broker::OutgoingDelivery> deliveries;
+  deliveries.push_back(DeliveryOf(1, "small"));
+  deliveries.push_back(DeliveryOf(2, std::string(100'000, 'x')));
+  command.sink->OnDeliveries(std::move(deliveries));
+  ASSERT_TRUE(reader->Read(&response));
+  ASSERT_EQ(response.deliveries_size(), 2);
+  EXPECT_EQ(response.deliveries(0).receipt(), Text(codec_, ReceiptOf(1)));
+  EXPECT_EQ(response.deliveries(0).message().body(), "small");
+  EXPECT_EQ(response.deliveries(1).message().body().size(), 100'000u);
+
+  command.sink->OnLeaseLost({ReceiptOf(1)}, ErrorReason::kLeaseExpired);
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(response.lease_lost().receipts(0), Text(codec_, ReceiptOf(1)));
+  EXPECT_EQ(response.lease_lost().reason(), v1::ERROR_REASON_LEASE_EXPIRED);
+
+  command.sink->OnEnd(MakeError(ErrorReason::kQueueDeleted, "queue 'work' was deleted"));
+  EXPECT_FALSE(reader->Read(&response));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(ReasonIn(status), "QUEUE_DELETED");
+  EXPECT_TRUE(shard_.Take<broker::CloseSubscriptionCommand>().unwritten.empty());
+}
+
+TEST_F(ServerTest, CancelledSubscriptionIsClosedWithWhatWasNeverWritten) {
+  grpc::ClientContext context;
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  auto reader = queue_stub_->Subscribe(&context, request);
+  auto command = shard_.Take<broker::SubscribeCommand>();
+  command.sink->OnStarted({1, "work", 30'000, 100, 1 << 20});
+  v1::SubscribeResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  context.TryCancel();
+  auto close = shard_.Take<broker::CloseSubscriptionCommand>();
+  EXPECT_EQ(close.sink, command.sink);
+  // The shard had granted before it heard of the end.
+  std::vector<broker::OutgoingDelivery> deliveries;
+  deliveries.push_back(DeliveryOf(9, "late"));
+  command.sink->OnDeliveries(std::move(deliveries));
+  close = shard_.Take<broker::CloseSubscriptionCommand>();
+  ASSERT_EQ(close.unwritten.size(), 1u);
+  EXPECT_EQ(close.unwritten[0], ReceiptOf(9));
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(ServerTest, AutoAckIsReportedAsWrittenAndCarriesNoReceipt) {
+  grpc::ClientContext context;
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  request.set_auto_ack(true);
+  auto reader = queue_stub_->Subscribe(&context, request);
+  auto command = shard_.Take<broker::SubscribeCommand>();
+  command.sink->OnStarted({1, "work", 30'000, 100, 1 << 20});
+  v1::SubscribeResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  std::vector<broker::OutgoingDelivery> deliveries;
+  for (uint64_t seq = 1; seq <= 3; ++seq) deliveries.push_back(DeliveryOf(seq, "x"));
+  command.sink->OnDeliveries(std::move(deliveries));
+  ASSERT_TRUE(reader->Read(&response));
+  EXPECT_EQ(response.deliveries(0).receipt(), "");
+  EXPECT_FALSE(response.deliveries(0).has_lease_expires_at());
+  const auto written = shard_.Take<broker::WrittenCommand>();
+  EXPECT_EQ(written.sink, command.sink.get());
+  EXPECT_EQ(written.deliveries, 3u);
+  command.sink->OnEnd(absl::OkStatus());
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST_F(ServerTest, GarbledReceiptFailsAloneAndKeepsItsPlace) {
+  v1::AckResponse response;
+  grpc::Status status;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::AckRequest request;
+    request.set_queue("work");
+    request.add_receipts(Text(codec_, ReceiptOf(1)));
+    request.add_receipts("garbled");
+    request.add_receipts(Text(codec_, ReceiptOf(2)));
+    status = queue_stub_->Ack(&context, request, &response);
+  });
+  auto command = shard_.Take<broker::SettleCommand>();
+  ASSERT_EQ(command.items.size(), 2u);
+  EXPECT_EQ(command.items[1].receipt, ReceiptOf(2));
+  broker::SettleOutcome outcome;
+  outcome.settled = 1;
+  outcome.failures.push_back({1, MakeError(ErrorReason::kLeaseExpired, "granted again")});
+  command.done(outcome);
+  client.join();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.acked(), 1);
+  ASSERT_EQ(response.failures_size(), 2);
+  EXPECT_EQ(response.failures(0).index(), 1);
+  EXPECT_EQ(response.failures(0).status().reason(), v1::ERROR_REASON_RECEIPT_INVALID);
+  EXPECT_EQ(response.failures(1).index(), 2);
+  EXPECT_EQ(response.failures(1).status().reason(), v1::ERROR_REASON_LEASE_EXPIRED);
+}
+
+TEST_F(ServerTest, NackCarriesActionsAndDelays) {
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::NackRequest request;
+    request.set_queue("work");
+    request.add_items()->set_receipt(Text(codec_, ReceiptOf(1)));
+    auto* delayed = request.add_items();
+    delayed->set_receipt(Text(codec_, ReceiptOf(2)));
+    delayed->set_action(v1::NACK_ACTION_DELAY);
+    delayed->mutable_delay()->set_nanos(1);
+    v1::NackResponse response;
+    EXPECT_TRUE(queue_stub_->Nack(&context, request, &response).ok());
+  });
+  auto command = shard_.Take<broker::SettleCommand>();
+  ASSERT_EQ(command.items.size(), 2u);
+  EXPECT_EQ(command.items[0].action, broker::SettleAction::kRetry);
+  EXPECT_EQ(command.items[1].action, broker::SettleAction::kDelay);
+  EXPECT_EQ(command.items[1].delay_ms, 1);  // never early
+  EXPECT_EQ(command.items[1].receipt, ReceiptOf(2));
+  command.done(broker::SettleOutcome{});
+  client.join();
+}
+
+TEST_F(ServerTest, ReceiveAnswersBeforeTheDeadlineAndIsCancelledWithTheCall) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  std::thread client([&] {
+    v1::ReceiveRequest request;
+    request.set_queue("work");
+    request.mutable_wait()->set_seconds(60);
+    v1::ReceiveResponse response;
+    EXPECT_EQ(queue_stub_->Receive(&context, request, &response).error_code(),
+              grpc::StatusCode::CANCELLED);
+  });
+  auto command = shard_.Take<broker::ReceiveCommand>();
+  EXPECT_LE(command.wait_ms, 9'950);
+  EXPECT_GT(command.wait_ms, 5'000);
+  context.TryCancel();
+  EXPECT_EQ(shard_.Take<broker::CancelReceiveCommand>().call_id, command.call_id);
+  // What was granted in the meantime could not be written.
+  std::vector<broker::OutgoingDelivery> deliveries;
+  deliveries.push_back(DeliveryOf(3, "x"));
+  command.done(std::move(deliveries));
+  const auto written = shard_.Take<broker::ReceiveWrittenCommand>();
+  EXPECT_FALSE(written.written);
+  ASSERT_EQ(written.receipts.size(), 1u);
+  client.join();
+}
+
+TEST_F(ServerTest, PublishStreamConfirmsInOrderAndRefusesBatchesAlone) {
+  grpc::ClientContext context;
+  auto stream = queue_stub_->PublishStream(&context);
+  v1::PublishStreamRequest request;
+  request.mutable_init()->set_queue("work");
+  request.mutable_init()->set_return_results(true);
+  ASSERT_TRUE(stream->Write(request));
+  AcceptStreamTarget();
+  v1::PublishStreamResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_GT(response.started().max_in_flight(), 0);
+
+  const auto send = [&](int64_t first, int count, int priority = 4) {
+    request.Clear();
+    request.mutable_batch()->set_first_sequence(first);
+    for (int i = 0; i < count; ++i) request.mutable_batch()->add_messages()->set_priority(priority);
+    ASSERT_TRUE(stream->Write(request));
+  };
+  send(1, 2);
+  send(3, 2, /*priority=*/10);
+  send(3, 1);  // does not rise
+  send(5, 1);
+  ASSERT_TRUE(stream->WritesDone());
+  auto first = shard_.Take<broker::PublishCommand>();
+  auto second = shard_.Take<broker::PublishCommand>();
+  EXPECT_EQ(second.messages.size(), 1u);
+  second.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 3}}});
+  first.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}, {{0, 7, 5, 2}}});
+
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.stored().through_sequence(), 2);
+  EXPECT_EQ(response.stored().results_size(), 2);
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.refused().first_sequence(), 3);
+  EXPECT_EQ(response.refused().last_sequence(), 4);
+  EXPECT_EQ(response.refused().status().reason(), v1::ERROR_REASON_INVALID_FIELD);
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.refused().status().reason(), v1::ERROR_REASON_SEQUENCE_REFUSED);
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_EQ(response.stored().through_sequence(), 5);
+  EXPECT_EQ(response.stored().results(0).message_id(), FormatMessageId({0, 7, 5, 3}));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(ServerTest, PublishStreamToAMissingQueueEndsNotFound) {
+  grpc::ClientContext context;
+  auto stream = queue_stub_->PublishStream(&context);
+  v1::PublishStreamRequest request;
+  request.mutable_init()->set_queue("missing");
+  ASSERT_TRUE(stream->Write(request));
+  shard_.Take<broker::GetQueueCommand>().done(MakeError(ErrorReason::kQueueNotFound, "none"));
+  v1::PublishStreamResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, PublishStreamEndsWithoutRefusalWhenTheOutcomeIsUnclear) {
+  grpc::ClientContext context;
+  auto stream = queue_stub_->PublishStream(&context);
+  v1::PublishStreamRequest request;
+  request.mutable_init()->set_queue("work");
+  ASSERT_TRUE(stream->Write(request));
+  AcceptStreamTarget();
+  v1::PublishStreamResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  request.mutable_batch()->set_first_sequence(1);
+  request.mutable_batch()->add_messages();
+  ASSERT_TRUE(stream->Write(request));
+  shard_.Take<broker::PublishCommand>().done(MakeError(ErrorReason::kStoreFailed, "sync failed"));
+  EXPECT_FALSE(stream->Read(&response)) << response.DebugString();
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ServerTest, PublishStreamIsNotReadOnWhileItsWindowIsFull) {
+  ServerOptions options;
+  options.stream_messages_max = 2;
+  Start(options);
+  grpc::ClientContext context;
+  auto stream = queue_stub_->PublishStream(&context);
+  v1::PublishStreamRequest request;
+  request.mutable_init()->set_queue("work");
+  ASSERT_TRUE(stream->Write(request));
+  AcceptStreamTarget();
+  for (int64_t sequence = 1; sequence <= 3; ++sequence) {
+    request.mutable_batch()->set_first_sequence(sequence);
+    if (sequence == 1) request.mutable_batch()->add_messages();
+    ASSERT_TRUE(stream->Write(request));
+  }
+  auto first = shard_.Take<broker::PublishCommand>();
+  auto second = shard_.Take<broker::PublishCommand>();
+  // Were the third read now, it would be in line before this call's command.
+  std::thread other([&] {
+    grpc::ClientContext context;
+    v1::GetQueueRequest get;
+    get.set_queue("work");
+    v1::GetQueueResponse response;
+    EXPECT_TRUE(admin_stub_->GetQueue(&context, get, &response).ok());
+  });
+  shard_.Take<broker::GetQueueCommand>().done(broker::QueueInfo{});
+  other.join();
+  first.done(std::vector<broker::PublishedMessage>(1));
+  auto third = shard_.Take<broker::PublishCommand>();
+  second.done(std::vector<broker::PublishedMessage>(1));
+  third.done(std::vector<broker::PublishedMessage>(1));
+  ASSERT_TRUE(stream->WritesDone());
+  v1::PublishStreamResponse response;
+  while (stream->Read(&response)) continue;
+  EXPECT_EQ(response.stored().through_sequence(), 3);
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
+TEST_F(ServerTest, DrainRefusesNewWorkEndsPublishStreamsAndStillSettles) {
+  grpc::ClientContext stream_context;
+  auto stream = queue_stub_->PublishStream(&stream_context);
+  v1::PublishStreamRequest init;
+  init.mutable_init()->set_queue("work");
+  ASSERT_TRUE(stream->Write(init));
+  AcceptStreamTarget();
+  v1::PublishStreamResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+
+  server_->BeginDrain();
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(ReasonIn(stream->Finish()), "DRAINING");
+  {
+    grpc::ClientContext context;
+    v1::PublishRequest request;
+    request.set_queue("work");
+    request.add_messages();
+    v1::PublishResponse published;
+    EXPECT_EQ(ReasonIn(queue_stub_->Publish(&context, request, &published)), "DRAINING");
+  }
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::AckRequest request;
+    request.set_queue("work");
+    request.add_receipts(Text(codec_, ReceiptOf(1)));
+    v1::AckResponse acked;
+    EXPECT_TRUE(queue_stub_->Ack(&context, request, &acked).ok());
+  });
+  shard_.Take<broker::SettleCommand>().done(broker::SettleOutcome{{}, 1});
+  client.join();
+}
+
+TEST_F(ServerTest, ShutdownEndsCallsThatTheShardNeverAnswers) {
+  grpc::Status status;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::PublishRequest request;
+    request.set_queue("work");
+    request.add_messages();
+    v1::PublishResponse response;
+    status = queue_stub_->Publish(&context, request, &response);
+  });
+  auto command = shard_.Take<broker::PublishCommand>();
+  server_->Shutdown(0);
+  client.join();
+  EXPECT_FALSE(status.ok());
+  command.done(std::vector<broker::PublishedMessage>(1));  // dropped
+}
+
+TEST_F(ServerTest, CreateQueueCarriesOnlyWhatWasSet) {
+  v1::CreateQueueResponse response;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::CreateQueueRequest request;
+    request.mutable_config()->set_name("work");
+    request.mutable_config()->mutable_lease()->set_seconds(5);
+    EXPECT_TRUE(admin_stub_->CreateQueue(&context, request, &response).ok());
+  });
+  auto command = shard_.Take<broker::CreateQueueCommand>();
+  EXPECT_EQ(command.config.name, "work");
+  EXPECT_EQ(command.config.lease_ms, 5'000);
+  EXPECT_FALSE(command.config.labels.has_value());
+  broker::CreateQueueOutcome outcome;
+  outcome.queue.config.name = "work";
+  outcome.queue.revision = 3;
+  outcome.created = true;
+  command.done(outcome);
+  client.join();
+  EXPECT_TRUE(response.created());
+  EXPECT_EQ(response.queue().etag(), "r3");
+}
+
+TEST_F(ServerTest, CallsThatAreNotBuiltNameThemselves) {
+  grpc::ClientContext context;
+  v1::CreateExchangeResponse response;
+  auto status = admin_stub_->CreateExchange(&context, v1::CreateExchangeRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_NE(status.error_message().find("CreateExchange"), std::string::npos);
+  grpc::ClientContext consume_context;
+  auto consume = queue_stub_->Consume(&consume_context);
+  v1::ConsumeResponse consumed;
+  EXPECT_FALSE(consume->Read(&consumed));
+  EXPECT_EQ(consume->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  grpc::ClientContext backup_context;
+  auto backup = admin_stub_->CreateBackup(&backup_context, v1::CreateBackupRequest());
+  v1::CreateBackupResponse progress;
+  EXPECT_FALSE(backup->Read(&progress));
+  EXPECT_EQ(backup->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+// grpc.health.v1.Health/Check by hand; the answer is field 1 (1 SERVING, 2 NOT_SERVING).
+char HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
+  const std::string request =
+      service.empty() ? "" : "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
+  const grpc::Slice slice(request);
+  const grpc::ByteBuffer bytes(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  grpc::GenericStub stub(channel);
+  grpc::CompletionQueue queue;
+  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", bytes, &queue);
+  call->StartCall();
+  grpc::Status status;
+  call->Finish(&response, &status, &status);
+  void* tag = nullptr;
+  bool ok = false;
+  queue.Next(&tag, &ok);
+  queue.Shutdown();
+  while (queue.Next(&tag, &ok)) continue;
+  grpc::Slice answer;
+  if (!status.ok() || !response.DumpToSingleSlice(&answer).ok() || answer.size() != 2) return -1;
+  return static_cast<char>(answer.begin()[1]);
+}
+
+TEST_F(ServerTest, HealthFollowsDrainingForEveryService) {
+  const std::string services[] = {"", "sluice.v1.QueueService", "sluice.v1.AdminService"};
+  for (const auto& service : services) EXPECT_EQ(HealthOf(channel_, service), 1) << service;
+  EXPECT_EQ(HealthOf(channel_, "sluice.v1.Other"), -1);
+  server_->BeginDrain();
+  for (const auto& service : services) EXPECT_EQ(HealthOf(channel_, service), 2) << service;
+}
+
+TEST_F(ServerTest, ATakenAddressIsRefused) {
+  ServerOptions options;
+  options.listen = absl::StrCat("127.0.0.1:", server_->port());
+  const auto second = Server::Start(options, &shard_, codec_, Clock::System(), nullptr);
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(ServerTest, AgedStreamsEndBeforeTheirConnectionIsCut) {
+  ServerOptions options;
+  options.connection_age_ms_max = 60'000;
+  options.connection_age_grace_ms = 100;
+  Start(options);
+  grpc::ClientContext context;
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  auto reader = queue_stub_->Subscribe(&context, request);
+  v1::SubscribeResponse response;
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_EQ(ReasonIn(reader->Finish()), "STREAM_AGED");
+}
+
+TEST_F(ServerTest, StreamsBeyondTheLimitAreRefused) {
+  ServerOptions options;
+  options.streams_max = 1;
+  Start(options);
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  grpc::ClientContext first_context;
+  auto first = queue_stub_->Subscribe(&first_context, request);
+  auto command = shard_.Take<broker::SubscribeCommand>();
+  grpc::ClientContext second_context;
+  auto second = queue_stub_->Subscribe(&second_context, request);
+  v1::SubscribeResponse response;
+  EXPECT_FALSE(second->Read(&response));
+  EXPECT_EQ(ReasonIn(second->Finish()), "TOO_MANY_STREAMS");
+  first_context.TryCancel();
+  first->Finish();
+}
+
+}  // namespace
+}  // namespace sluice::api

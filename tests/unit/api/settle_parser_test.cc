@@ -1,0 +1,66 @@
+#include "server/api/settle_parser.h"
+
+#include <gtest/gtest.h>
+
+#include "server/model/error.h"
+#include "server/model/limits.h"
+#include "sluice/v1/settle.pb.h"
+
+namespace sluice::api {
+namespace {
+
+const ReceiptCodec kCodec{ReceiptCodec::Key{3}};
+
+std::string Text(uint64_t seq) {
+  std::string text(kReceiptBytes, '\0');
+  kCodec.Encode({{0, 1, 5, seq}, 1, 1}, text.data());
+  return text;
+}
+
+absl::StatusOr<ParsedReceipts> Parse(const std::string& bytes) {
+  const grpc::Slice slice(bytes);
+  return ParseAckRequest(grpc::ByteBuffer(&slice, 1), kCodec);
+}
+
+v1::AckRequest Request(int receipts) {
+  v1::AckRequest request;
+  request.set_queue("work");
+  for (int i = 0; i < receipts; ++i) request.add_receipts(Text(1));
+  return request;
+}
+
+TEST(SettleParserTest, TakesOneToTenThousandReceipts) {
+  EXPECT_EQ(FieldOf(Parse(Request(0).SerializeAsString()).status()), "receipts");
+  EXPECT_EQ(Parse(Request(kReceiptsPerCallMax).SerializeAsString())->receipts.size(),
+            static_cast<size_t>(kReceiptsPerCallMax));
+  EXPECT_EQ(ReasonOf(Parse(Request(kReceiptsPerCallMax + 1).SerializeAsString()).status()),
+            ErrorReason::kBatchTooLarge);
+}
+
+TEST(SettleParserTest, GarbledReceiptsKeepTheOthersInPlace) {
+  auto request = Request(2);
+  request.add_receipts("");
+  request.add_receipts(std::string(kReceiptBytes, 'A'));
+  request.add_receipts(Text(2));
+  const auto parsed = Parse(request.SerializeAsString());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  ASSERT_EQ(parsed->failures.size(), 2u);
+  EXPECT_EQ(parsed->failures[0].index, 2);
+  EXPECT_EQ(parsed->failures[1].index, 3);
+  ASSERT_EQ(parsed->receipts.size(), 3u);
+  EXPECT_EQ(parsed->IndexOf(1), 1);
+  EXPECT_EQ(parsed->IndexOf(2), 4);
+}
+
+TEST(SettleParserTest, CutRequestsAreRefused) {
+  const std::string bytes = Request(2).SerializeAsString();
+  for (size_t cut = 0; cut < bytes.size(); ++cut) {
+    const auto parsed = Parse(bytes.substr(0, cut));
+    if (parsed.ok()) {
+      EXPECT_EQ(parsed->receipts.size(), 1u) << cut;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::api
