@@ -26,6 +26,8 @@ constexpr uint64_t kGarbageShareDivisor = 2;
 constexpr uint64_t kMemtableBytesMin = 8 * kMiB;
 // How long a round waits for the log to apply what the files may hold.
 constexpr absl::Duration kApplyWait = absl::Seconds(2);
+// RunOnce looks again after this long when a compaction was in its way.
+constexpr absl::Duration kCompactionWait = absl::Milliseconds(10);
 
 }  // namespace
 
@@ -41,7 +43,15 @@ Reclaimer::~Reclaimer() {
   thread_.join();
 }
 
-absl::Status Reclaimer::RunOnce() { return Round(/*idle=*/true); }
+absl::Status Reclaimer::RunOnce() {
+  bool again = true;
+  while (again) {
+    if (absl::Status status = Round(/*idle=*/true, &again); !status.ok()) return status;
+    absl::MutexLock lock(&mutex_);
+    if (again && mutex_.AwaitWithTimeout(absl::Condition(&stopping_), kCompactionWait)) break;
+  }
+  return absl::OkStatus();
+}
 
 void Reclaimer::Loop() {
   uint64_t seen_version = 0;
@@ -52,22 +62,24 @@ void Reclaimer::Loop() {
     const uint64_t version = store_->settled()->version();
     const bool changed = version != seen_version;
     absl::Status status;
-    if (changed || idle_round_due) status = Round(/*idle=*/!changed);
+    bool again = false;
+    if (changed || idle_round_due) status = Round(/*idle=*/!changed, &again);
     seen_version = version;
     // After the last change one more round tidies up. A failed store says so to its writers; here
     // nothing is lost by leaving files where they are.
-    idle_round_due = changed && status.ok();
+    idle_round_due = (changed || again) && status.ok();
     mutex_.Lock();
   }
 }
 
-absl::Status Reclaimer::Round(bool idle) {
+absl::Status Reclaimer::Round(bool idle, bool* again) {
   absl::MutexLock lock(&round_mutex_);
+  *again = false;
   if (idle) {
     if (absl::Status status = FlushSettledMemtable(); !status.ok()) return status;
   }
-  if (absl::Status status = DropWholeFiles(ListFiles()); !status.ok()) return status;
-  return RewriteFiles(ListFiles(), idle ? options_.rewrite_garbage_bytes_idle
+  if (absl::Status status = DropWholeFiles(ListFiles(again)); !status.ok()) return status;
+  return RewriteFiles(ListFiles(again), idle ? options_.rewrite_garbage_bytes_idle
                                         : options_.rewrite_garbage_bytes_busy);
 }
 
@@ -81,13 +93,16 @@ absl::Status Reclaimer::FlushSettledMemtable() {
   return FromRocks(store_->db()->Flush(options, store_->messages()), "flushing settled messages");
 }
 
-std::vector<Reclaimer::File> Reclaimer::ListFiles() {
+std::vector<Reclaimer::File> Reclaimer::ListFiles(bool* incomplete) {
   rocksdb::ColumnFamilyMetaData family;
   store_->db()->GetColumnFamilyMetaData(store_->messages(), &family);
   // The files may hold messages of batches that are not synced yet: the index must know those
   // before it is asked what can go.
   const uint64_t store_seq = store_->db()->GetLatestSequenceNumber();
-  if (!store_->settled()->AwaitApplied(store_seq, kApplyWait)) return {};
+  if (!store_->settled()->AwaitApplied(store_seq, kApplyWait)) {
+    *incomplete = true;
+    return {};
+  }
   std::vector<File> files;
   absl::flat_hash_map<std::string, uint64_t> entries;
   for (const auto& level : family.levels) {
@@ -98,7 +113,10 @@ std::vector<Reclaimer::File> Reclaimer::ListFiles() {
       if (const auto known = entries_.find(sst.name); known != entries_.end()) {
         entries.insert(*known);
       }
-      if (sst.being_compacted) continue;
+      if (sst.being_compacted) {
+        *incomplete = true;
+        continue;
+      }
       files.push_back({sst.name, sst.smallestkey, sst.largestkey, *first, *last, sst.size,
                        level.level, 0});
     }

@@ -28,7 +28,7 @@ class Reclaimer {
   Reclaimer(const Reclaimer&) = delete;
   Reclaimer& operator=(const Reclaimer&) = delete;
 
-  // One round as if the store had been idle, on the calling thread. Blocks.
+  // Rounds as if the store were idle, on the calling thread, until no compaction is in the way. Blocks.
   absl::Status RunOnce();
 
   uint64_t reclaimed_bytes() const { return reclaimed_bytes_; }
@@ -46,10 +46,12 @@ class Reclaimer {
   };
 
   void Loop();
-  absl::Status Round(bool idle) ABSL_LOCKS_EXCLUDED(round_mutex_);
+  // `again`: some files could not be looked at now.
+  absl::Status Round(bool idle, bool* again) ABSL_LOCKS_EXCLUDED(round_mutex_);
   absl::Status FlushSettledMemtable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
-  // Files in key order with their garbage; empty if the index lags behind them.
-  std::vector<File> ListFiles() ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
+  // Files in key order with their garbage. Sets `incomplete` if some are being compacted, or if the
+  // index lags behind them: then there are none.
+  std::vector<File> ListFiles(bool* incomplete) ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   uint64_t GarbageBytes(const File& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   uint64_t EntriesOf(const File& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(round_mutex_);
   // No message will ever be added between the file's first and last key. Otherwise one could be
