@@ -68,11 +68,8 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   message.has_history = true;
 }
 
-void LaneState::WriteDirty(bool consumed, storage::Batch& batch) {
+void LaneState::WriteDirty(storage::Batch& batch) {
   dirty = false;
-  // While someone consumes, what is published may be granted as soon as it is durable: saying so
-  // now saves a row and a wait later.
-  if (consumed) grant_bound = std::max(grant_bound, next_seq);
   storage::LaneRow row;
   row.head = settled.head();
   row.next_seq = next_seq;

@@ -91,6 +91,8 @@ struct LaneState {
   Seq crash_bound = 0;   // seqs below it may have been granted before a crash
   Seq holes_bound = 0;   // seqs below it may be in the window and open or settled at once
   Seq visible_end = 1;   // seqs below it are durable
+  Seq durable_grant_bound = 1;  // the grant bound that the store is known to have
+  Lsn grant_bound_lsn = 0;      // the batch that last raised the grant bound
   Seq fetch_cursor = 1;  // the next seq that is neither in the window nor was ever in it
   std::deque<ReadyMessage> window;
   uint64_t window_bytes = 0;
@@ -119,8 +121,13 @@ struct LaneState {
   // marks the lane dirty.
   void Settle(Seq seq, uint32_t size_bytes, storage::Batch& batch);
   void WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_ms, storage::Batch& batch);
+  void RaiseGrantBound(Seq bound, Lsn lsn) {
+    if (bound <= grant_bound) return;
+    grant_bound = bound;
+    grant_bound_lsn = lsn;
+  }
   // Appends the lane's changed rows.
-  void WriteDirty(bool consumed, storage::Batch& batch);
+  void WriteDirty(storage::Batch& batch);
 
   // Adds what a page-in of [begin, end) found. DATA_LOSS if an unsettled message is missing.
   absl::Status AddPage(const storage::ReadRange& range,

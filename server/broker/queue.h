@@ -53,7 +53,7 @@ struct Consumer {
   absl::flat_hash_set<std::pair<Lane, Seq>> leases;
   std::deque<Receipt> unwritten_auto_acks;    // auto_ack: delivered, not yet reported written
   std::vector<OutgoingDelivery> outbox;       // granted in this turn
-  bool outbox_needs_sync = false;             // one of them wrote a row
+  Lsn outbox_lsn = 0;                         // the last batch that they have to wait for
   std::deque<HeldDeliveries> held;
 
   bool IsReceive() const { return sink == nullptr; }

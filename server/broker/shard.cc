@@ -169,8 +169,16 @@ void Shard::Do(StopCommand& command, Now now) {
       if (!lane) continue;
       for (auto& [seq, message] : lane->open) {
         if (message.state != OpenState::kLeased) continue;
-        const int64_t left_ms = std::max<int64_t>(1, (message.lease_until_ns - now.mono_ns) / 1'000'000);
+        const int64_t left_ms =
+            std::max<int64_t>(1, (message.lease_until_ns - now.mono_ns) / 1'000'000);
         lane->WriteHistory(seq, message, now.engine_ms + left_ms, batch_);
+      }
+      // Every message granted in this boot now has a history row. Lowering the bound keeps the next
+      // boot from flagging what was never handed out; what an earlier crash left unclear stays so.
+      const Seq bound = std::min(lane->grant_bound, std::max<Seq>(1, lane->crash_bound));
+      if (bound != lane->grant_bound) {
+        lane->grant_bound = bound;
+        MarkDirty(*queue, *lane);
       }
     }
   }
@@ -191,9 +199,9 @@ storage::BootRow Shard::CurrentBootRow(Now now) const {
 
 void Shard::Begin(Now now) {
   boot_row_.boot += 1;
-  boot_row_.clean_stop = false;
+  const bool clean_stop = std::exchange(boot_row_.clean_stop, false);
   boot_row_dirty_ = true;
-  StartOpenMessages(now);
+  StartOpenMessages(clean_stop, now);
   RunTurn(now);
 }
 
@@ -210,11 +218,13 @@ void Shard::AppendTurn(Now now) {
     if (!queue) continue;
     LaneState& lane = *queue->lanes[lane_id];
     if (!lane.dirty) continue;
-    if (lane.visible_end < lane.next_seq) {
-      effects_.published.push_back({qid, lane_id});
-      effects_.published_end.push_back(lane.next_seq);
+    // While someone consumes, what is published may be granted as soon as it is durable: saying so
+    // now saves a row and a wait later.
+    if (queue->IsConsumed() && !stopping_) lane.RaiseGrantBound(lane.next_seq, last_lsn_ + 1);
+    if (lane.visible_end < lane.next_seq || lane.durable_grant_bound < lane.grant_bound) {
+      effects_.progress.push_back({qid, lane_id, lane.next_seq, lane.grant_bound});
     }
-    lane.WriteDirty(queue->IsConsumed(), batch_);
+    lane.WriteDirty(batch_);
   }
   dirty_lanes_.clear();
   const bool changed = !batch_.empty() || boot_row_dirty_;
@@ -226,7 +236,7 @@ void Shard::AppendTurn(Now now) {
   }
   FlushOutboxes(now);
   effects_.lsn = last_lsn_;
-  const bool has_effects = !effects_.replies.empty() || !effects_.published.empty() ||
+  const bool has_effects = !effects_.replies.empty() || !effects_.progress.empty() ||
                            !effects_.returning.empty() || !effects_.holders.empty();
   if (has_effects) waiting_effects_.push_back(std::move(effects_));
   effects_ = {};
@@ -246,33 +256,54 @@ void Shard::OnDurable(Lsn lsn, Now now) {
     TurnEffects effects = std::move(waiting_effects_.front());
     waiting_effects_.pop_front();
     for (Reply& reply : effects.replies) reply(absl::OkStatus());
-    for (size_t i = 0; i < effects.published.size(); ++i) {
-      Queue* queue = FindQueue(effects.published[i].first);
-      if (!queue) continue;
-      LaneState& lane = *queue->lanes[effects.published[i].second];
-      lane.visible_end = std::max(lane.visible_end, effects.published_end[i]);
-      Wake(*queue);
+    for (const LaneProgress& progress : effects.progress) ShowProgress(progress);
+    for (const ReturningMessage& returning : effects.returning) ShowReturned(returning);
+    for (const SubscriptionId id : effects.holders) DeliverHeld(id);
+  }
+}
+
+void Shard::ShowProgress(const LaneProgress& progress) {
+  Queue* queue = FindQueue(progress.qid);
+  if (!queue) return;
+  LaneState& lane = *queue->lanes[progress.lane];
+  lane.visible_end = std::max(lane.visible_end, progress.visible_end);
+  lane.durable_grant_bound = std::max(lane.durable_grant_bound, progress.grant_bound);
+  Wake(*queue);
+}
+
+void Shard::ShowReturned(const ReturningMessage& returning) {
+  Queue* queue = FindQueue(returning.qid);
+  if (!queue) return;
+  LaneState& lane = *queue->lanes[returning.lane];
+  const auto it = lane.open.find(returning.seq);
+  if (it == lane.open.end() || it->second.state != OpenState::kReturning) return;
+  it->second.state = OpenState::kReturned;
+  lane.returned.insert(returning.seq);
+  Wake(*queue);
+}
+
+void Shard::DeliverHeld(SubscriptionId id) {
+  Consumer* consumer = FindConsumer(id);
+  while (consumer && !consumer->ended && !consumer->held.empty() &&
+         consumer->held.front().lsn <= durable_lsn_) {
+    std::vector<OutgoingDelivery> deliveries = std::move(consumer->held.front().deliveries);
+    consumer->held.pop_front();
+    // What was purged, or ran out of time, while it waited for the disk was never delivered.
+    const auto granted = deliveries.size();
+    std::erase_if(deliveries, [&](const OutgoingDelivery& delivery) {
+      const MessagePosition& at = delivery.receipt.position;
+      const auto& open = consumer->queue->lanes[at.lane]->open;
+      const auto it = open.find(at.seq);
+      return it == open.end() || it->second.state != OpenState::kLeased ||
+             it->second.boot != delivery.receipt.boot ||
+             it->second.delivery_count != delivery.receipt.delivery_count;
+    });
+    if (consumer->messages_left >= 0) {
+      consumer->messages_left += static_cast<int64_t>(granted - deliveries.size());
+      WakeConsumer(*consumer);
     }
-    for (const ReturningMessage& returning : effects.returning) {
-      Queue* queue = FindQueue(returning.qid);
-      if (!queue) continue;
-      LaneState& lane = *queue->lanes[returning.lane];
-      const auto it = lane.open.find(returning.seq);
-      if (it == lane.open.end() || it->second.state != OpenState::kReturning) continue;
-      it->second.state = OpenState::kReturned;
-      lane.returned.insert(returning.seq);
-      Wake(*queue);
-    }
-    for (const SubscriptionId id : effects.holders) {
-      Consumer* consumer = FindConsumer(id);
-      while (consumer && !consumer->ended && !consumer->held.empty() &&
-             consumer->held.front().lsn <= durable_lsn_) {
-        std::vector<OutgoingDelivery> deliveries = std::move(consumer->held.front().deliveries);
-        consumer->held.pop_front();
-        Deliver(*consumer, std::move(deliveries));
-        consumer = FindConsumer(id);  // delivering may have ended it
-      }
-    }
+    if (!deliveries.empty() || consumer->IsReceive()) Deliver(*consumer, std::move(deliveries));
+    consumer = FindConsumer(id);  // delivering may have ended it
   }
 }
 
@@ -286,7 +317,7 @@ void Shard::FailAll(const absl::Status& status) {
   }
   for (auto& [id, consumer] : consumers_) {
     if (!consumer->IsReceive()) {
-      consumer->sink->OnEnd(status);
+      if (!consumer->ended) consumer->sink->OnEnd(status);
     } else if (consumer->receive_done) {
       consumer->receive_done(status);
     }

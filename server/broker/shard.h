@@ -90,6 +90,13 @@ class Shard {
 
  private:
   using Reply = absl::AnyInvocable<void(const absl::Status&)>;
+  // How far a lane's messages may be seen and granted once a batch is durable.
+  struct LaneProgress {
+    QueueId qid;
+    Lane lane;
+    Seq visible_end;
+    Seq grant_bound;
+  };
   struct ReturningMessage {
     QueueId qid;
     Lane lane;
@@ -99,8 +106,7 @@ class Shard {
   struct TurnEffects {
     Lsn lsn = 0;
     std::vector<Reply> replies;
-    std::vector<std::pair<QueueId, Lane>> published;
-    std::vector<Seq> published_end;  // parallel to `published`
+    std::vector<LaneProgress> progress;
     std::vector<ReturningMessage> returning;
     std::vector<SubscriptionId> holders;  // consumers with held deliveries
   };
@@ -116,14 +122,17 @@ class Shard {
   LaneState& LaneOf(Queue& queue, Lane lane);
   void MarkDirty(Queue& queue, LaneState& lane);
   void AppendTurn(Now now);
+  void ShowProgress(const LaneProgress& progress);
+  void ShowReturned(const ReturningMessage& returning);
+  void DeliverHeld(SubscriptionId id);
   storage::BootRow CurrentBootRow(Now now) const;
   absl::Status RefuseWhenDraining() const;
   void AddMessage(Queue& queue, LaneState& lane, Payload payload, int64_t publish_ms);
 
   // shard_load.cc
   absl::Status LoadRows(storage::Store& store);
-  void RestoreLane(Queue& queue, LaneState& lane, bool clean_stop);
-  void StartOpenMessages(Now now);
+  void RestoreLane(LaneState& lane);
+  void StartOpenMessages(bool clean_stop, Now now);
 
   // shard_consumers.cc
   void Do(SubscribeCommand& command, Now now);

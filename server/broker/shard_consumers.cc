@@ -157,7 +157,9 @@ void Shard::ReleaseUnwritten(const Receipt& receipt, Now now) {
   // Nobody has seen this hand-out, so its number can be used again.
   --message.delivery_count;
   if (message.has_history || message.delivery_count > 0) {
+    const bool maybe_redelivered = message.maybe_redelivered;
     ReturnMessage(*queue, lane, seq, message, /*failed=*/false, 0, now);
+    message.maybe_redelivered = maybe_redelivered;
     return;
   }
   Unhook(*queue, lane, seq, message);

@@ -104,6 +104,8 @@ void Shard::RunTimer(const Timer& timer, Now now) {
 }
 
 void Shard::DispatchAll(Now now) {
+  // Leases made after the stop has saved them would be lost.
+  if (stopping_) dispatch_.clear();
   for (size_t left = dispatch_.size(); left > 0; --left) {
     const QueueId qid = dispatch_.front();
     dispatch_.pop_front();
@@ -115,6 +117,7 @@ void Shard::DispatchAll(Now now) {
 }
 
 void Shard::Dispatch(Queue& queue, Now now) {
+  if (stopping_) return;
   for (int grants = 0; grants < kGrantsPerQueueAndTurnMax; ++grants) {
     if (queue.takers.empty()) return;
     bool granted = false;
@@ -208,17 +211,17 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
 
   if (write_history) {
     lane.WriteHistory(seq, message, 0, batch_);
-    consumer.outbox_needs_sync = true;
+    consumer.outbox_lsn = last_lsn_ + 1;
     ++queue.counters.redelivered;
-  } else if (seq >= lane.grant_bound) {
-    lane.grant_bound = std::min(lane.next_seq, seq + kGrantBoundChunk);
-    MarkDirty(queue, lane);
-    consumer.outbox_needs_sync = true;
-  } else if (seq + kGrantBoundChunk / 2 >= lane.grant_bound &&
-             lane.grant_bound < lane.next_seq) {
-    // Ahead of need, so that nobody waits for it.
-    lane.grant_bound = std::min(lane.next_seq, seq + kGrantBoundChunk);
-    MarkDirty(queue, lane);
+  } else {
+    // Ahead of need where possible, so that nobody waits for it.
+    if (seq + kGrantBoundChunk / 2 >= lane.grant_bound && lane.grant_bound < lane.next_seq) {
+      lane.RaiseGrantBound(std::min(lane.next_seq, seq + kGrantBoundChunk), last_lsn_ + 1);
+      MarkDirty(queue, lane);
+    }
+    if (seq >= lane.durable_grant_bound) {
+      consumer.outbox_lsn = std::max(consumer.outbox_lsn, lane.grant_bound_lsn);
+    }
   }
   ++queue.counters.delivered;
   ++consumer.in_flight;
@@ -233,7 +236,6 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   delivery.lease_expires_at_ms = now.engine_ms + consumer.lease_ms;
   delivery.maybe_redelivered = message.maybe_redelivered;
   delivery.payload = std::move(payload);
-  message.maybe_redelivered = false;
 }
 
 void Shard::PageIn(Queue& queue, LaneState& lane) {
@@ -310,7 +312,7 @@ void Shard::FlushOutboxes(Now now) {
     if (!consumer || consumer->outbox.empty()) continue;
     std::vector<OutgoingDelivery> deliveries = std::move(consumer->outbox);
     consumer->outbox.clear();
-    const bool needs_sync = std::exchange(consumer->outbox_needs_sync, false);
+    const Lsn outbox_lsn = std::exchange(consumer->outbox_lsn, 0);
     if (consumer->IsReceive()) {
       consumer->answered = true;
       LeaveTakers(*consumer);
@@ -318,12 +320,13 @@ void Shard::FlushOutboxes(Now now) {
     } else if (consumer->idle_timeout_ms > 0) {
       SetConsumerTimer(*consumer, now.mono_ns + consumer->idle_timeout_ms * kNsPerMs);
     }
-    if (!needs_sync && consumer->held.empty()) {
+    if (outbox_lsn <= durable_lsn_ && consumer->held.empty()) {
       Deliver(*consumer, std::move(deliveries));
       continue;
     }
     // What needs no row waits as well when something before it does: order is kept.
-    const Lsn lsn = needs_sync ? last_lsn_ : consumer->held.back().lsn;
+    const Lsn lsn =
+        consumer->held.empty() ? outbox_lsn : std::max(outbox_lsn, consumer->held.back().lsn);
     consumer->held.push_back({lsn, std::move(deliveries)});
     effects_.holders.push_back(id);
   }

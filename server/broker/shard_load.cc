@@ -21,7 +21,7 @@ absl::Status Shard::Load(storage::Store& store) {
   if (absl::Status status = LoadRows(store); !status.ok()) return status;
   for (auto& [name, queue] : queues_) {
     for (auto& lane : queue->lanes) {
-      if (lane) RestoreLane(*queue, *lane, boot_row_.clean_stop);
+      if (lane) RestoreLane(*lane);
     }
   }
   last_lsn_ = durable_lsn_ = boot_row_.lsn;
@@ -96,7 +96,7 @@ absl::Status Shard::LoadRows(storage::Store& store) {
     lane.settled.RestoreHead(row.head);
     lane.next_seq = row.next_seq;
     lane.unsettled_bytes = row.unsettled_bytes;
-    lane.grant_bound = row.grant_bound;
+    lane.grant_bound = lane.durable_grant_bound = row.grant_bound;
   }
   for (const auto& [key, row] : acks) {
     Queue* queue = FindQueue(key.qid);
@@ -106,27 +106,19 @@ absl::Status Shard::LoadRows(storage::Store& store) {
   return absl::OkStatus();
 }
 
-void Shard::RestoreLane(Queue& queue, LaneState& lane, bool clean_stop) {
+void Shard::RestoreLane(LaneState& lane) {
   lane.settled.FinishRestore();
   lane.visible_end = lane.next_seq;
   lane.fetch_cursor = lane.settled.head();
-  // After a clean stop every message that a consumer holds has a history row. Lowering the bound
-  // keeps the next crash from flagging what was never handed out.
-  Seq opened_end = lane.settled.head();
-  for (const auto& [seq, message] : lane.open) opened_end = std::max(opened_end, seq + 1);
-  lane.holes_bound = opened_end;
-  if (clean_stop) {
-    lane.crash_bound = 0;
-    if (lane.grant_bound > opened_end) {
-      lane.grant_bound = opened_end;
-      MarkDirty(queue, lane);
-    }
-  } else {
-    lane.crash_bound = std::min(lane.grant_bound, lane.next_seq);
+  lane.holes_bound = lane.settled.head();
+  for (const auto& [seq, message] : lane.open) {
+    lane.holes_bound = std::max(lane.holes_bound, seq + 1);
   }
+  // A clean stop has lowered the bound to what may still have been granted without a row.
+  lane.crash_bound = std::min(lane.grant_bound, lane.next_seq);
 }
 
-void Shard::StartOpenMessages(Now now) {
+void Shard::StartOpenMessages(bool clean_stop, Now now) {
   for (auto& [name, queue] : queues_) {
     for (auto& lane : queue->lanes) {
       if (!lane) continue;
@@ -148,7 +140,9 @@ void Shard::StartOpenMessages(Now now) {
         // A lease that ran out while the server was down has expired: that is a failed attempt.
         // Its row need not be rewritten first: the outcome is the same after another crash.
         if (lease_until_ms > 0) ++message.attempt;
-        message.maybe_redelivered = lane->crash_bound > 0;
+        // After a clean stop the state of what that boot granted is exact. An older grant may have
+        // been followed by a crash.
+        message.maybe_redelivered = !clean_stop || message.boot + 1 != boot_row_.boot;
         if (message.not_before_ms > now.engine_ms) {
           message.state = OpenState::kWaiting;
           ++lane->waiting;

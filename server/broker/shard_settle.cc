@@ -60,6 +60,7 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
   message.state = OpenState::kReturned;
   message.boot = receipt.boot;
   message.delivery_count = receipt.delivery_count;
+  message.maybe_redelivered = true;
   // On disk only, its size is not known: the mean is close enough, and the sum is set right
   // whenever the lane is empty.
   message.size_bytes =
@@ -130,6 +131,7 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
                           int64_t delay_ms, Now now) {
   Unhook(queue, lane, seq, message);
   if (failed) ++message.attempt;
+  message.maybe_redelivered = false;  // its next hand-out is known to be a further one
   const MessagePosition at = lane.At(seq);
   if (delay_ms > 0) {
     message.state = OpenState::kWaiting;
