@@ -1,0 +1,162 @@
+#include "client/cpp/consumer.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "client/cpp/client.h"
+#include "client/cpp/time.h"
+
+namespace sluice::client {
+
+// Run's thread reads and handles. A second thread waits for Stop: it lets acks out before it
+// cancels the stream, since a cancel makes every unsettled message ready for others at once.
+class Consumer::Impl {
+ public:
+  Impl(Client& client, ConsumerOptions options)
+      : client_(client),
+        options_(std::move(options)),
+        settler_(client, options_.queue, options_.reopen) {}
+
+  absl::Status Run(const Handler& handler) {
+    std::thread stopper([this] { CancelWhenStopped(); });
+    const absl::Status status = RunStreams(handler);
+    settler_.Stop(options_.close_timeout);
+    {
+      std::lock_guard lock(mutex_);
+      ended_ = true;
+      changed_.notify_all();
+    }
+    stopper.join();
+    return status;
+  }
+
+  void Stop() {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+
+  Settler& settler() { return settler_; }
+
+ private:
+  absl::Status RunStreams(const Handler& handler) {
+    absl::Duration pause = kFirstPause;
+    while (true) {
+      bool progressed = false;
+      const absl::Status status = RunStream(handler, &progressed);
+      if (stopping() || status.ok() || AllDelivered()) return absl::OkStatus();
+      if (!options_.reopen || !absl::IsUnavailable(status)) return status;
+      if (options_.on_reopen) options_.on_reopen(status);
+      if (progressed) pause = kFirstPause;
+      std::unique_lock lock(mutex_);
+      if (WaitFor(changed_, lock, pause, [&] { return stopping_; })) return absl::OkStatus();
+      pause = std::min(pause * 2, kLongestPause);
+    }
+  }
+
+  absl::Status RunStream(const Handler& handler, bool* progressed) {
+    grpc::ClientContext context;
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_) return absl::OkStatus();
+      context_ = &context;
+    }
+    const v1::SubscribeRequest request = MakeRequest();
+    auto stream = client_.queues().Subscribe(&context, request);
+    v1::SubscribeResponse response;
+    while (stream->Read(&response)) {
+      *progressed = true;
+      if (response.has_lease_lost() && options_.on_lease_lost) {
+        options_.on_lease_lost(response.lease_lost());
+      }
+      if (response.deliveries_size() > 0) Handle(response, handler);
+    }
+    const grpc::Status status = stream->Finish();
+    std::lock_guard lock(mutex_);
+    context_ = nullptr;
+    return FromGrpc(status);
+  }
+
+  void Handle(const v1::SubscribeResponse& response, const Handler& handler) {
+    for (const v1::Delivery& delivery : response.deliveries()) {
+      if (stopping()) {
+        Release(delivery);
+      } else {
+        ++delivered_;
+        handler(delivery);
+      }
+    }
+    if (options_.after_batch) options_.after_batch();
+  }
+
+  void Release(const v1::Delivery& delivery) {
+    if (delivery.receipt().empty()) return;
+    v1::NackItem item;
+    item.set_receipt(delivery.receipt());
+    item.set_action(v1::NACK_ACTION_RELEASE);
+    settler_.Nack(std::move(item), nullptr);
+  }
+
+  v1::SubscribeRequest MakeRequest() const {
+    v1::SubscribeRequest request;
+    request.set_queue(options_.queue);
+    request.set_consumer(options_.consumer);
+    request.set_max_in_flight(options_.max_in_flight);
+    request.set_max_bytes_in_flight(options_.max_bytes_in_flight);
+    request.set_auto_ack(options_.auto_ack);
+    if (options_.lease > absl::ZeroDuration()) *request.mutable_lease() = ToProto(options_.lease);
+    if (options_.idle_timeout > absl::ZeroDuration()) {
+      *request.mutable_idle_timeout() = ToProto(options_.idle_timeout);
+    }
+    if (options_.max_messages > 0) request.set_max_messages(options_.max_messages - delivered_);
+    return request;
+  }
+
+  bool AllDelivered() const {
+    return options_.max_messages > 0 && delivered_ >= options_.max_messages;
+  }
+
+  bool stopping() {
+    std::lock_guard lock(mutex_);
+    return stopping_;
+  }
+
+  void CancelWhenStopped() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return stopping_ || ended_; });
+    if (ended_) return;
+    lock.unlock();
+    settler_.Flush(options_.close_timeout);
+    lock.lock();
+    if (context_ != nullptr) context_->TryCancel();
+  }
+
+  Client& client_;
+  const ConsumerOptions options_;
+  Settler settler_;
+  int64_t delivered_ = 0;  // only Run's thread
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_:
+  bool stopping_ = false;
+  bool ended_ = false;
+  grpc::ClientContext* context_ = nullptr;  // of the live stream, to cancel it
+};
+
+Consumer::Consumer(Client& client, ConsumerOptions options)
+    : impl_(std::make_unique<Impl>(client, std::move(options))) {}
+Consumer::~Consumer() = default;
+absl::Status Consumer::Run(const Handler& handler) { return impl_->Run(handler); }
+void Consumer::Stop() { impl_->Stop(); }
+void Consumer::Ack(const std::string& receipt, SettleCallback callback) {
+  impl_->settler().Ack(receipt, std::move(callback));
+}
+void Consumer::Nack(v1::NackItem item, SettleCallback callback) {
+  impl_->settler().Nack(std::move(item), std::move(callback));
+}
+
+}  // namespace sluice::client

@@ -1,0 +1,344 @@
+#include "client/cpp/publisher.h"
+
+#include <algorithm>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "client/cpp/client.h"
+#include "client/cpp/time.h"
+
+namespace sluice::client {
+namespace {
+
+// API rule: messages per stream message.
+constexpr int kBatchMessagesMax = 1000;
+
+}  // namespace
+
+// Two threads: the writer owns the stream from opening to Finish, the reader (one per stream) turns
+// answers into outcomes. The writer reports outcomes only after it joined the reader, so callbacks
+// never run at the same time.
+class Publisher::Impl {
+ public:
+  Impl(Client& client, PublisherOptions options) : client_(client), options_(std::move(options)) {
+    options_.max_batch_messages = std::clamp(options_.max_batch_messages, 1, kBatchMessagesMax);
+    window_messages_ = std::max(options_.max_in_flight, 1);
+    window_bytes_ = options_.max_bytes_in_flight;
+    writer_ = std::thread([this] { Write(); });
+  }
+  ~Impl() { Close(absl::InfiniteDuration()).IgnoreError(); }
+
+  absl::Status Publish(v1::Message message, PublishCallback callback) {
+    const size_t bytes = message.ByteSizeLong();
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !ended_.ok() || closing_ || HasRoom(bytes); });
+    if (!ended_.ok()) return ended_;
+    if (closing_) return absl::FailedPreconditionError("the publisher is closed");
+    unsettled_bytes_ += bytes;
+    unsettled_.push_back({std::move(message), std::move(callback), bytes});
+    // The writer sleeps only when nothing waits: waking it for each message would cost a system
+    // call each.
+    if (unsettled_.size() == written_ + 1) changed_.notify_all();
+    return absl::OkStatus();
+  }
+
+  absl::Status Flush(absl::Duration timeout) {
+    std::unique_lock lock(mutex_);
+    const bool done =
+        WaitFor(changed_, lock, timeout, [&] { return unsettled_.empty() && reporting_ == 0; });
+    if (!done) return absl::DeadlineExceededError("messages are still without an outcome");
+    return ended_;
+  }
+
+  absl::Status Close(absl::Duration timeout) {
+    absl::Status flushed = Flush(timeout);
+    std::lock_guard close_lock(close_mutex_);
+    {
+      std::lock_guard lock(mutex_);
+      closing_ = true;
+      give_up_ = !flushed.ok();
+      if (give_up_ && context_ != nullptr) context_->TryCancel();
+      changed_.notify_all();
+    }
+    if (writer_.joinable()) writer_.join();
+    return flushed;
+  }
+
+  Counts counts() const {
+    std::lock_guard lock(mutex_);
+    Counts counts = counts_;
+    counts.in_flight = static_cast<int64_t>(unsettled_.size());
+    return counts;
+  }
+
+ private:
+  using Stream = grpc::ClientReaderWriterInterface<v1::PublishStreamRequest,
+                                                   v1::PublishStreamResponse>;
+  struct Entry {
+    v1::Message message;
+    PublishCallback callback;
+    size_t bytes;
+    bool settled = false;  // refused already, and still in its place among the others
+  };
+  struct Report {
+    PublishCallback callback;
+    PublishOutcome outcome;
+  };
+
+  bool HasRoom(size_t bytes) const {
+    return unsettled_.empty() || (unsettled_.size() < static_cast<size_t>(window_messages_) &&
+                                  unsettled_bytes_ + bytes <= window_bytes_);
+  }
+  bool HasWaiting() const { return unsettled_.size() > written_; }
+
+  void Write() {
+    absl::Time away_since = absl::InfiniteFuture();
+    absl::Duration pause = kFirstPause;
+    std::unique_lock lock(mutex_);
+    while (true) {
+      changed_.wait(lock, [&] { return HasWaiting() || closing_; });
+      if (!HasWaiting()) return;
+      progressed_ = false;
+      lock.unlock();
+      const absl::Status status = RunStream();
+      lock.lock();
+      if (progressed_) {
+        away_since = absl::InfiniteFuture();
+        pause = kFirstPause;
+      }
+      if (status.ok()) continue;
+      away_since = std::min(away_since, absl::Now());
+      const bool again = options_.after_break != AfterBreak::kStop && !give_up_ &&
+                         absl::IsUnavailable(status) &&
+                         absl::Now() - away_since < options_.reopen_timeout;
+      HandleBreak(status, again, lock);
+      if (!again) return;
+      WaitFor(changed_, lock, pause, [&] { return give_up_; });
+      pause = std::min(pause * 2, kLongestPause);
+    }
+  }
+
+  // One stream from opening to its end. OK: we closed it and everything was answered.
+  absl::Status RunStream() {
+    grpc::ClientContext context;
+    {
+      std::lock_guard lock(mutex_);
+      if (give_up_) return absl::CancelledError("the publisher was closed");
+      context_ = &context;
+      front_sequence_ = 1;
+      reader_done_ = false;
+    }
+    std::unique_ptr<Stream> stream = client_.queues().PublishStream(&context);
+    stream->Write(InitRequest());
+    std::thread reader([&] { Read(*stream); });
+    while (WriteNextBatch(*stream)) {
+    }
+    stream->WritesDone();
+    reader.join();
+    const grpc::Status status = stream->Finish();
+    std::lock_guard lock(mutex_);
+    context_ = nullptr;
+    if (!status.ok()) return FromGrpc(status);
+    if (written_ > 0) return absl::UnavailableError("the server ended the stream early");
+    return absl::OkStatus();
+  }
+
+  v1::PublishStreamRequest InitRequest() const {
+    v1::PublishStreamRequest request;
+    v1::PublishStreamInit& init = *request.mutable_init();
+    if (!options_.queue.empty()) init.set_queue(options_.queue);
+    if (!options_.exchange.empty()) init.set_exchange(options_.exchange);
+    init.set_mandatory(options_.mandatory);
+    init.set_return_results(options_.return_results);
+    if (options_.wait_when_full > absl::ZeroDuration()) {
+      *init.mutable_wait_when_full() = ToProto(options_.wait_when_full);
+    }
+    return request;
+  }
+
+  // False: the stream is broken, or there is nothing more to write on it.
+  bool WriteNextBatch(Stream& stream) {
+    v1::PublishStreamRequest request;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [&] { return HasWaiting() || closing_ || reader_done_; });
+      if (!HasWaiting() || reader_done_) return false;
+      v1::PublishStreamBatch& batch = *request.mutable_batch();
+      batch.set_first_sequence(front_sequence_ + static_cast<int64_t>(written_));
+      size_t bytes = 0;
+      while (HasWaiting() && batch.messages_size() < options_.max_batch_messages) {
+        Entry& entry = unsettled_[written_];
+        if (batch.messages_size() > 0 && bytes + entry.bytes > options_.max_batch_bytes) break;
+        bytes += entry.bytes;
+        if (options_.after_break == AfterBreak::kResend) {
+          *batch.add_messages() = entry.message;
+        } else {
+          batch.add_messages()->Swap(&entry.message);
+        }
+        ++written_;
+      }
+    }
+    return stream.Write(request);
+  }
+
+  void Read(Stream& stream) {
+    v1::PublishStreamResponse response;
+    while (stream.Read(&response)) {
+      std::vector<Report> reports;
+      std::unique_lock lock(mutex_);
+      progressed_ = true;
+      if (response.has_started()) {
+        ApplyServerWindow(response.started());
+      } else if (response.has_stored()) {
+        TakeStored(response.mutable_stored(), &reports);
+      } else if (response.has_refused()) {
+        TakeRefused(response.refused(), &reports);
+      }
+      Deliver(std::move(reports), lock);
+    }
+    std::lock_guard lock(mutex_);
+    reader_done_ = true;
+    changed_.notify_all();
+  }
+
+  void ApplyServerWindow(const v1::PublishStreamStarted& started) {
+    if (started.max_in_flight() > 0) {
+      window_messages_ = std::min(window_messages_, started.max_in_flight());
+    }
+    if (started.max_bytes_in_flight() > 0) {
+      window_bytes_ = std::min(window_bytes_, static_cast<size_t>(started.max_bytes_in_flight()));
+    }
+  }
+
+  void TakeStored(v1::PublishStreamStored* stored, std::vector<Report>* reports) {
+    int next_result = 0;
+    while (written_ > 0 && front_sequence_ <= stored->through_sequence()) {
+      Entry& entry = unsettled_.front();
+      if (!entry.settled) {
+        PublishOutcome outcome;
+        if (next_result < stored->results_size()) {
+          v1::PublishResult& result = *stored->mutable_results(next_result++);
+          outcome.message_id = std::move(*result.mutable_message_id());
+          outcome.duplicate = result.duplicate();
+        }
+        ++counts_.confirmed;
+        reports->push_back({std::move(entry.callback), std::move(outcome)});
+      }
+      PopFront();
+    }
+  }
+
+  void TakeRefused(const v1::PublishStreamRefused& refused, std::vector<Report>* reports) {
+    const absl::Status status = FromItem(refused.status());
+    const int64_t last =
+        std::min(refused.last_sequence(), front_sequence_ + static_cast<int64_t>(written_) - 1);
+    for (int64_t seq = std::max(refused.first_sequence(), front_sequence_); seq <= last; ++seq) {
+      Entry& entry = unsettled_[static_cast<size_t>(seq - front_sequence_)];
+      if (entry.settled) continue;
+      entry.settled = true;
+      ++counts_.refused;
+      reports->push_back({std::move(entry.callback), {status, "", false}});
+    }
+    while (written_ > 0 && unsettled_.front().settled) PopFront();
+  }
+
+  void PopFront() {
+    unsettled_bytes_ -= unsettled_.front().bytes;
+    unsettled_.pop_front();
+    --written_;
+    ++front_sequence_;
+  }
+
+  // After the end of a stream that left something open.
+  void HandleBreak(const absl::Status& status, bool again, std::unique_lock<std::mutex>& lock) {
+    std::vector<Report> reports;
+    while (written_ > 0 && unsettled_.front().settled) PopFront();
+    if (again && options_.after_break == AfterBreak::kResend) {
+      // Refused ones in the middle must not be sent again.
+      size_t kept = 0;
+      for (size_t i = 0; i < written_; ++i) {
+        if (unsettled_[i].settled) {
+          unsettled_bytes_ -= unsettled_[i].bytes;
+        } else {
+          if (kept != i) unsettled_[kept] = std::move(unsettled_[i]);
+          ++kept;
+        }
+      }
+      unsettled_.erase(unsettled_.begin() + static_cast<std::ptrdiff_t>(kept),
+                       unsettled_.begin() + static_cast<std::ptrdiff_t>(written_));
+      counts_.resent += static_cast<int64_t>(kept);
+      written_ = 0;
+    } else {
+      const absl::Status not_sent = absl::AbortedError(absl::StrCat("not sent: ", status.message()));
+      const bool maybe = MaybeHappened(status);
+      const size_t failing = again ? written_ : unsettled_.size();
+      for (size_t i = 0; i < failing; ++i) {
+        Entry& entry = unsettled_.front();
+        const bool sent = written_ > 0;
+        if (!entry.settled) {
+          ++(sent && maybe ? counts_.unknown : counts_.refused);
+          reports.push_back({std::move(entry.callback), {sent ? status : not_sent, "", false}});
+        }
+        unsettled_bytes_ -= entry.bytes;
+        unsettled_.pop_front();
+        if (sent) --written_;
+      }
+    }
+    if (!again) ended_ = status;
+    Deliver(std::move(reports), lock);
+  }
+
+  // Runs callbacks without the lock, so that they may ask for counts.
+  void Deliver(std::vector<Report> reports, std::unique_lock<std::mutex>& lock) {
+    reporting_ += reports.size();
+    changed_.notify_all();
+    lock.unlock();
+    for (Report& report : reports) {
+      if (report.callback) report.callback(report.outcome);
+    }
+    lock.lock();
+    reporting_ -= reports.size();
+    changed_.notify_all();
+  }
+
+  Client& client_;
+  PublisherOptions options_;
+  std::thread writer_;
+  std::mutex close_mutex_;  // taken before mutex_; one Close joins
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_. Entries [0, written_) were written on the live stream with the sequences
+  // from front_sequence_ on; the rest waits.
+  std::deque<Entry> unsettled_;
+  size_t unsettled_bytes_ = 0;
+  size_t written_ = 0;
+  int64_t front_sequence_ = 1;
+  int window_messages_;
+  size_t window_bytes_;
+  size_t reporting_ = 0;
+  Counts counts_;
+  bool closing_ = false;
+  bool give_up_ = false;
+  bool reader_done_ = false;
+  bool progressed_ = false;
+  grpc::ClientContext* context_ = nullptr;  // of the live stream, to cancel it
+  absl::Status ended_;
+};
+
+Publisher::Publisher(Client& client, PublisherOptions options)
+    : impl_(std::make_unique<Impl>(client, std::move(options))) {}
+Publisher::~Publisher() = default;
+absl::Status Publisher::Publish(v1::Message message, PublishCallback callback) {
+  return impl_->Publish(std::move(message), std::move(callback));
+}
+absl::Status Publisher::Flush(absl::Duration timeout) { return impl_->Flush(timeout); }
+absl::Status Publisher::Close(absl::Duration timeout) { return impl_->Close(timeout); }
+Publisher::Counts Publisher::counts() const { return impl_->counts(); }
+
+}  // namespace sluice::client

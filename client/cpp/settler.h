@@ -1,0 +1,69 @@
+// Gathers acks and nacks into few calls, for Consumer.
+#ifndef SLUICE_CLIENT_CPP_SETTLER_H_
+#define SLUICE_CLIENT_CPP_SETTLER_H_
+
+#include <cstddef>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "sluice/v1/settle.pb.h"
+
+namespace sluice::client {
+
+class Client;
+
+// OK: on stable storage. Called once per settled receipt, on the settler's thread.
+using SettleCallback = std::function<void(const absl::Status&)>;
+
+// While one call is in flight, what comes in waits and rides the next: no timers. All methods may
+// be called from any thread but those of callbacks, which may only call Settle.
+class Settler {
+ public:
+  // With `retry_acks`, acks whose call did not reach the server or has an unknown outcome are sent
+  // again (which is safe) until Stop. Nacks never are: a second one may hit a newer state.
+  Settler(Client& client, std::string queue, bool retry_acks);
+  ~Settler();
+
+  void Ack(std::string receipt, SettleCallback callback);
+  void Nack(v1::NackItem item, SettleCallback callback);
+
+  // Waits until everything given so far has its outcome. False: `timeout` passed first.
+  bool Flush(absl::Duration timeout);
+
+  // Flush, then fails what is left as CANCELLED (maybe settled) and ends. Idempotent.
+  void Stop(absl::Duration timeout);
+
+ private:
+  struct Item {
+    v1::NackItem nack;  // of an ack only the receipt
+    SettleCallback callback;
+  };
+
+  void Run();
+  std::vector<Item> TakeSome(std::deque<Item>& from);
+  absl::Status SendAcks(const std::vector<Item>& items, std::vector<absl::Status>* outcomes);
+  absl::Status SendNacks(const std::vector<Item>& items, std::vector<absl::Status>* outcomes);
+
+  Client& client_;
+  const std::string queue_;
+  const bool retry_acks_;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<Item> acks_;
+  std::deque<Item> nacks_;
+  size_t busy_ = 0;  // taken, callback not yet returned
+  bool stopping_ = false;
+  std::thread thread_;
+};
+
+}  // namespace sluice::client
+
+#endif  // SLUICE_CLIENT_CPP_SETTLER_H_
