@@ -1,0 +1,204 @@
+#include "server/app.h"
+
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "server/api/server.h"
+#include "server/app_observers.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/broker/engine.h"
+#include "server/http/grpc_health_probe.h"
+#include "server/http/http_server.h"
+#include "server/metrics/server_metrics.h"
+#include "server/storage/local_log.h"
+#include "server/storage/rocks_store.h"
+
+namespace sluice {
+namespace {
+
+// How the time of a stop is shared out; together below App::kStopMsMax, with room for closing files.
+constexpr absl::Duration kDrainMax = absl::Seconds(3);  // what was taken becomes durable
+constexpr int64_t kCallsMsMax = 2 * kSecondMs;          // answers reach the clients
+constexpr absl::Duration kSaveMax = absl::Seconds(2);   // leases are written
+// A scrape waits this long for the engine; docs/metrics.md names it.
+constexpr absl::Duration kInspectMax = absl::Seconds(2);
+
+void ExitOnFatal(const absl::Status& status) {
+  Log(LogLevel::kError, "the store has failed; exiting, nothing that was confirmed is lost",
+      {{"why", std::string(status.message())}});
+  FlushLog();
+  _exit(App::kExitStoreFailed);
+}
+
+// Submits a command whose `done` takes nothing and waits for it.
+template <typename Command>
+bool SubmitAndWait(broker::CommandSink* sink, absl::Duration timeout) {
+  const auto done = std::make_shared<absl::Notification>();
+  sink->Submit(Command{.done = [done] { done->Notify(); }});
+  return done->WaitForNotificationWithTimeout(timeout);
+}
+
+// Where this process reaches what listens on `address`.
+std::string ReachableAddress(config::Address address, uint16_t port) {
+  if (address.host == "0.0.0.0") address.host = "127.0.0.1";
+  if (address.host == "::") address.host = "::1";
+  address.port = port;
+  return address.ToString();
+}
+
+api::ServerOptions ApiOptions(const config::Settings& settings, std::string_view version,
+                              const std::string& server_id) {
+  api::ServerOptions options;
+  options.listen = settings.listen.ToString();
+  options.connection_age_ms_max = settings.connection_age_ms_max;
+  options.body_bytes_max = settings.body_bytes_max;
+  options.server_bytes_max = static_cast<int64_t>(settings.in_flight_bytes_max);
+  options.version = std::string(version);
+  options.server_id = server_id;
+  if (settings.insecure) {
+    options.warnings.push_back(
+        "--insecure: whoever reaches this server can read and delete everything");
+  }
+  return options;
+}
+
+class RunningApp : public App {
+ public:
+  RunningApp(const config::Settings& settings, std::string_view version)
+      : settings_(settings),
+        version_(version),
+        metrics_(version, Clock::System(), GrpcMethodsForMetrics(), GrpcCodesForMetrics()) {}
+
+  absl::Status Start() {
+    if (absl::Status s = StartStore(); !s.ok()) return s;
+    if (absl::Status s = StartEngine(); !s.ok()) return s;
+    if (absl::Status s = StartServers(); !s.ok()) {
+      Stop();
+      return s;
+    }
+    LogServing();
+    return absl::OkStatus();
+  }
+
+  void Stop() override {
+    if (server_) {
+      server_->BeginDrain();
+      WarnUnless(SubmitAndWait<broker::DrainCommand>(engine_.get(), kDrainMax),
+                 "not everything was finished before the stop");
+      server_->Shutdown(kCallsMsMax);
+    }
+    http_.reset();
+    if (engine_) {
+      WarnUnless(SubmitAndWait<broker::StopCommand>(engine_.get(), kSaveMax),
+                 "leases could not be saved");
+    }
+    if (log_) log_->Stop();
+    engine_.reset();  // its answers reach into the server
+    server_.reset();
+    sink_.reset();
+    log_.reset();
+    store_.reset();
+  }
+
+ private:
+  absl::Status StartStore() {
+    storage::RocksOptions options;
+    options.dir = settings_.data_dir;
+    auto store = storage::RocksStore::Open(options);
+    if (!store.ok()) return store.status();
+    store_ = *std::move(store);
+    log_ = std::make_unique<storage::LocalLog>(store_.get(), &log_metrics_);
+    return absl::OkStatus();
+  }
+
+  absl::Status StartEngine() {
+    broker::EngineOptions options;
+    options.accept_clock = settings_.accept_clock;
+    options.window_bytes_max = settings_.window_bytes_max;
+    auto engine = broker::Engine::Start(options, Clock::System(), store_.get(), log_.get(),
+                                        &engine_metrics_, &ExitOnFatal);
+    if (!engine.ok()) return engine.status();
+    engine_ = *std::move(engine);
+    sink_ = std::make_unique<SettleCountingSink>(engine_.get(), &metrics_);
+    return absl::OkStatus();
+  }
+
+  absl::Status StartServers() {
+    auto server =
+        api::Server::Start(ApiOptions(settings_, version_, engine_->server_id()), sink_.get(),
+                           engine_->receipts(), Clock::System(), &rpc_metrics_);
+    if (!server.ok()) return server.status();
+    server_ = *std::move(server);
+
+    const std::string probe_address =
+        ReachableAddress(settings_.listen, static_cast<uint16_t>(server_->port()));
+    auto http = http::HttpServer::Start(
+        settings_.http_listen.ToString(),
+        {.metrics = [this] { return RenderMetrics(); },
+         .ready = [probe_address] { return http::ProbeGrpcHealth(probe_address); }});
+    if (!http.ok()) return http.status();
+    http_ = *std::move(http);
+    return absl::OkStatus();
+  }
+
+  // One page at a time: a scrape costs the engine a turn.
+  std::string RenderMetrics() {
+    absl::MutexLock lock(&render_mutex_);
+    return metrics_.Render(InspectShard(engine_.get(), kInspectMax), FiguresOf(store_->Stats()));
+  }
+
+  void LogServing() {
+    config::Address grpc = settings_.listen;
+    grpc.port = static_cast<uint16_t>(server_->port());
+    config::Address http = settings_.http_listen;
+    http.port = http_->port();
+    Log(LogLevel::kInfo, "serving",
+        {{"grpc", grpc.ToString()},
+         {"http", http.ToString()},
+         {"data_dir", settings_.data_dir},
+         {"version", version_},
+         {"boot", engine_->boot()},
+         {"stop", "Ctrl-C"}});
+    if (settings_.insecure) {
+      Log(LogLevel::kWarning, "insecure: no TLS, no authentication");
+    }
+  }
+
+  static void WarnUnless(bool in_time, std::string_view event) {
+    if (!in_time) Log(LogLevel::kWarning, event);
+  }
+
+  const config::Settings settings_;
+  const std::string version_;
+  metrics::ServerMetrics metrics_;
+  EngineMetrics engine_metrics_{&metrics_};
+  LogMetrics log_metrics_{&metrics_};
+  RpcMetrics rpc_metrics_{&metrics_};
+
+  // In order of use: each needs those above it.
+  std::unique_ptr<storage::RocksStore> store_;
+  std::unique_ptr<storage::LocalLog> log_;
+  std::unique_ptr<broker::Engine> engine_;
+  std::unique_ptr<SettleCountingSink> sink_;
+  std::unique_ptr<api::Server> server_;
+  absl::Mutex render_mutex_;
+  std::unique_ptr<http::HttpServer> http_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<App>> App::Start(const config::Settings& settings,
+                                                std::string_view version) {
+  auto app = std::make_unique<RunningApp>(settings, version);
+  if (absl::Status s = app->Start(); !s.ok()) return s;
+  return app;
+}
+
+}  // namespace sluice
