@@ -111,6 +111,8 @@ void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
   argument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   argument(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive_interval_ms);
   argument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout_ms);
+  // By default pings stop after two on a quiet connection, which a subscription may well be.
+  argument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   if (options.connection_age_ms_max > 0) {
     argument(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.connection_age_ms_max);
     argument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, options.connection_age_grace_ms);
