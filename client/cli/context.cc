@@ -1,0 +1,162 @@
+#include "client/cli/context.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <iostream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/format.h"
+
+namespace sluice::cli {
+namespace {
+
+// What a person can do about a refusal; empty where the server's words are enough.
+absl::string_view HintFor(v1::ErrorReason reason) {
+  switch (reason) {
+    case v1::ERROR_REASON_QUEUE_NOT_FOUND:
+      return "make it with: sluice queue create NAME";
+    case v1::ERROR_REASON_CONFIG_CONFLICT:
+      return "compare with: sluice queue show NAME --json; change it with: sluice queue update";
+    case v1::ERROR_REASON_NOT_EMPTY:
+      return "empty it first with: sluice queue purge NAME, or leave --if-empty out";
+    case v1::ERROR_REASON_LEASE_EXPIRED:
+      return "the message was handed out again, or is gone; only its newest receipt counts";
+    case v1::ERROR_REASON_RECEIPT_INVALID:
+      return "receipts come from receive --json and subscribe --json, and belong to their queue";
+    case v1::ERROR_REASON_ETAG_MISMATCH:
+      return "it changed meanwhile: read it again";
+    default:
+      return "";
+  }
+}
+
+}  // namespace
+
+client::Client& Context::client() {
+  if (client_ == nullptr) {
+    client_ = std::make_unique<client::Client>(
+        client::ClientOptions{.address = server, .timeout = timeout});
+  }
+  return *client_;
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  if (status.ok()) return kExitOk;
+  if (absl::IsUnavailable(status) || client::MaybeHappened(status)) return kExitUnreachable;
+  return kExitRefused;
+}
+
+std::string Context::Explain(const absl::Status& status) const {
+  if (client::NotConnected(status)) {
+    return absl::StrCat("cannot reach ", server, ": is sluiced running?");
+  }
+  std::string text(status.message());
+  if (text.empty()) text = absl::StatusCodeToString(status.code());
+  const v1::ErrorReason reason = client::ReasonOf(status);
+  if (absl::IsDeadlineExceeded(status)) {
+    text = absl::StrCat("no answer from ", server, " within ", HumanDuration(timeout),
+                        " (--timeout); it may have happened all the same");
+  } else if (client::MaybeHappened(status)) {
+    text = absl::StrCat("lost ", server, " before it answered: ", text,
+                        "; it may have happened all the same");
+  }
+  for (const client::FieldViolation& violation : client::FieldViolationsOf(status)) {
+    absl::StrAppend(&text, "\n  field ", violation.field, ": ", violation.description);
+  }
+  if (const absl::string_view hint = HintFor(reason); !hint.empty()) {
+    absl::StrAppend(&text, "\n  ", hint);
+  }
+  if (const auto wait = client::RetryAfterOf(status)) {
+    absl::StrAppend(&text, "\n  try again in ", HumanDuration(*wait));
+  }
+  return text;
+}
+
+int Context::Fail(const absl::Status& status) const {
+  std::cerr << "sluice: " << Explain(status) << "\n";
+  return ExitCodeOf(status);
+}
+
+std::string ToJson(const google::protobuf::Message& message, bool defaults) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.always_print_primitive_fields = defaults;
+  std::string json;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &json, options);
+  if (!status.ok()) return "{}";
+  return json;
+}
+
+void PrintJson(const google::protobuf::Message& message, bool defaults) {
+  std::cout << ToJson(message, defaults) << std::endl;
+}
+
+CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
+                     const std::string& help, const std::string& examples,
+                     std::function<int()> run) {
+  CLI::App* command = parent.add_subcommand(name, help);
+  command->footer("Examples:\n" + examples);
+  command->callback([&context, run = std::move(run)] { context.exit_code = run(); });
+  return command;
+}
+
+CLI::Option* AddDurationFunction(CLI::App& app, const std::string& name,
+                                 std::function<void(absl::Duration)> take,
+                                 const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, take = std::move(take)](const std::string& text) {
+            const auto parsed = ParseDuration(text);
+            if (!parsed.ok()) {
+              throw CLI::ValidationError(name, std::string(parsed.status().message()));
+            }
+            take(*parsed);
+          },
+          help)
+      ->type_name("TIME");
+}
+
+CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
+                         const std::string& help) {
+  return AddDurationFunction(
+      app, name, [target](absl::Duration duration) { *target = duration; }, help);
+}
+
+CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,
+                      const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [name, take = std::move(take)](const std::string& text) {
+            const auto parsed = ParseBytes(text);
+            if (!parsed.ok()) {
+              throw CLI::ValidationError(name, std::string(parsed.status().message()));
+            }
+            take(*parsed);
+          },
+          help)
+      ->type_name("SIZE");
+}
+
+CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,
+                          std::function<void(const std::string&, const std::string&)> take,
+                          const std::string& help) {
+  return app
+      .add_option_function<std::vector<std::string>>(
+          name,
+          [name, take = std::move(take)](const std::vector<std::string>& texts) {
+            for (const std::string& text : texts) {
+              const auto parsed = ParseKeyValue(text);
+              if (!parsed.ok()) {
+                throw CLI::ValidationError(name, std::string(parsed.status().message()));
+              }
+              take(parsed->first, parsed->second);
+            }
+          },
+          help)
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,73 @@
+// What every command shares: the server, the output, the exit code.
+#ifndef SLUICE_CLIENT_CLI_CONTEXT_H_
+#define SLUICE_CLIENT_CLI_CONTEXT_H_
+
+#include <google/protobuf/message.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "client/cpp/client.h"
+
+namespace sluice::cli {
+
+// A contract for scripts; the text of --help repeats it.
+enum ExitCode : int {
+  kExitOk = 0,
+  kExitRefused = 1,      // the server, or an item of the call, said no; or a local file did
+  kExitUsage = 2,        // the command line is wrong; nothing was sent
+  kExitUnreachable = 3,  // no answer: it did not happen, or nobody knows whether it did
+  kExitNothing = 4,      // fine, but there was nothing there
+};
+
+// Not thread-safe, but for client() after its first call.
+class Context {
+ public:
+  std::string server = client::kDefaultAddress;
+  absl::Duration timeout = absl::Seconds(10);
+  bool json = false;
+  int exit_code = kExitOk;
+
+  // Made on first use, so that commands can settle signals before gRPC starts threads.
+  client::Client& client();
+
+  // Says on stderr what went wrong and what to do about it. The exit code that goes with it.
+  int Fail(const absl::Status& status) const;
+  // The same text, without printing.
+  std::string Explain(const absl::Status& status) const;
+
+ private:
+  std::unique_ptr<client::Client> client_;
+};
+
+int ExitCodeOf(const absl::Status& status);
+
+// proto3 JSON on one line. `defaults`: also fields that have their default value, so that scripts
+// find every number.
+std::string ToJson(const google::protobuf::Message& message, bool defaults);
+void PrintJson(const google::protobuf::Message& message, bool defaults = true);
+
+// A subcommand whose `run` gives the exit code; `examples` ends its --help.
+CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
+                     const std::string& help, const std::string& examples,
+                     std::function<int()> run);
+
+// Options that parse as format.h says; a wrong value is a usage error.
+CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
+                         const std::string& help);
+CLI::Option* AddDurationFunction(CLI::App& app, const std::string& name,
+                                 std::function<void(absl::Duration)> take, const std::string& help);
+CLI::Option* AddBytes(CLI::App& app, const std::string& name,
+                      std::function<void(int64_t)> take, const std::string& help);
+CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,
+                          std::function<void(const std::string&, const std::string&)> take,
+                          const std::string& help);
+
+}  // namespace sluice::cli
+
+#endif  // SLUICE_CLIENT_CLI_CONTEXT_H_

@@ -1,0 +1,43 @@
+// Sizes, ages and times for people, and the durations that people type. Pure functions.
+#ifndef SLUICE_CLIENT_CLI_FORMAT_H_
+#define SLUICE_CLIENT_CLI_FORMAT_H_
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "google/protobuf/duration.pb.h"
+#include "google/protobuf/timestamp.pb.h"
+
+namespace sluice::cli {
+
+// "512 B", "1.5 KiB", "3.0 GiB".
+std::string HumanBytes(int64_t bytes);
+// "1,234,567".
+std::string HumanCount(int64_t count);
+// The two largest units: "250ms", "4.2s", "3m20s", "5h12m", "9d4h". Negative ones as "0s".
+std::string HumanDuration(absl::Duration duration);
+
+// "250ms", "30s", "5m", "1h30m", "7d", and a bare number of seconds. Not negative, not infinite.
+absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text);
+// "4096", "64KiB", "10MB", "1G" (KB and K are 1,000; KiB is 1,024).
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
+// "key=value"; the value may be empty and hold further '='.
+absl::StatusOr<std::pair<std::string, std::string>> ParseKeyValue(absl::string_view text);
+
+absl::Duration FromProto(const google::protobuf::Duration& duration);
+absl::Time FromProto(const google::protobuf::Timestamp& timestamp);
+// RFC 3339 in UTC, whole seconds. "-" if unset.
+std::string HumanTime(const google::protobuf::Timestamp& timestamp);
+
+// Columns padded to their widest cell; the first row is the heading. Cells of columns whose heading
+// starts with '>' are right-aligned.
+std::string Table(const std::vector<std::vector<std::string>>& rows);
+
+}  // namespace sluice::cli
+
+#endif  // SLUICE_CLIENT_CLI_FORMAT_H_

@@ -1,0 +1,50 @@
+// `sluice`: the command line of a Sluice server.
+#include <csignal>
+
+#include "client/cli/commands.h"
+
+namespace {
+
+constexpr char kFooter[] =
+    "Exit codes:\n"
+    "  0  done\n"
+    "  1  refused by the server, wholly or in part\n"
+    "  2  wrong usage; nothing was sent\n"
+    "  3  the server was not reached, or was lost: it may have happened\n"
+    "  4  nothing was there (receive)\n"
+    "\n"
+    "Examples:\n"
+    "  sluice queue create orders\n"
+    "  sluice publish orders 'two apples'\n"
+    "  sluice subscribe orders --ack --follow\n"
+    "Every command has examples of its own: sluice publish --help\n";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A reader of our output that goes away is seen as a failed write, not as a sudden death.
+  std::signal(SIGPIPE, SIG_IGN);
+  sluice::cli::Context context;
+  CLI::App app("Talks to a Sluice message queue server.", "sluice");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  app.fallthrough();
+  app.add_option("--server", context.server, "Address of the server, host:port")
+      ->envname("SLUICE_SERVER")
+      ->capture_default_str();
+  sluice::cli::AddDuration(app, "--timeout", &context.timeout,
+                           "How long to wait for an answer [10s]");
+  app.add_flag("--json", context.json, "Print proto3 JSON, one object a line");
+  sluice::cli::AddQueueCommands(app, context);
+  sluice::cli::AddPublishCommand(app, context);
+  sluice::cli::AddSubscribeCommand(app, context);
+  sluice::cli::AddReceiveCommand(app, context);
+  sluice::cli::AddSettleCommands(app, context);
+  sluice::cli::AddServerCommands(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? sluice::cli::kExitOk : sluice::cli::kExitUsage;
+  }
+  return context.exit_code;
+}

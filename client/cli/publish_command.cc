@@ -1,0 +1,105 @@
+// `sluice publish`
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "client/cli/commands.h"
+#include "client/cli/message_options.h"
+#include "client/cli/publish_lines.h"
+#include "client/cpp/time.h"
+
+namespace sluice::cli {
+namespace {
+
+struct PublishOptions {
+  std::string queue;
+  std::string body;
+  std::string file;
+  bool has_body = false;
+  bool retry = false;
+  absl::Duration wait_when_full;
+  PublishLinesOptions lines;
+};
+
+int PublishOne(Context& context, const PublishOptions& options, std::string body) {
+  v1::PublishRequest request;
+  request.set_queue(options.queue);
+  *request.add_messages() = options.lines.prototype;
+  request.mutable_messages(0)->set_body(std::move(body));
+  if (options.wait_when_full > absl::ZeroDuration()) {
+    *request.mutable_wait_when_full() = client::ToProto(options.wait_when_full);
+  }
+  const auto response = context.client().Call(&v1::QueueService::StubInterface::Publish, request,
+                                              context.timeout + options.wait_when_full);
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json) {
+    PrintJson(*response);
+  } else if (response->results_size() == 1 && !options.lines.quiet) {
+    std::cout << response->results(0).message_id()
+              << (response->results(0).duplicate() ? " (duplicate)" : "") << std::endl;
+  }
+  return kExitOk;
+}
+
+int Publish(Context& context, PublishOptions& options) {
+  if (options.has_body && !options.file.empty()) {
+    std::cerr << "sluice: give BODY or --file, not both\n";
+    return kExitUsage;
+  }
+  if (!options.file.empty()) {
+    std::ifstream file(options.file, std::ios::binary);
+    std::string body((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    if (!file.is_open() || file.bad()) {
+      std::cerr << "sluice: cannot read " << options.file << "\n";
+      return kExitUsage;
+    }
+    return PublishOne(context, options, std::move(body));
+  }
+  if (options.has_body && options.body != "-") return PublishOne(context, options, options.body);
+  client::PublisherOptions& publisher = options.lines.publisher;
+  publisher.queue = options.queue;
+  publisher.wait_when_full = options.wait_when_full;
+  if (options.retry) publisher.after_break = client::AfterBreak::kResend;
+  std::ios::sync_with_stdio(false);
+  return PublishLines(context, options.lines, std::cin);
+}
+
+}  // namespace
+
+void AddPublishCommand(CLI::App& app, Context& context) {
+  auto options = std::make_shared<PublishOptions>();
+  PublishLinesOptions& lines = options->lines;
+  CLI::App* command = AddCommand(
+      app, context, "publish", "Publish one message, or each line of the input as one",
+      "  sluice publish orders 'two apples' --attribute shop=north\n"
+      "  sluice publish pictures --file cat.jpg --content-type image/jpeg\n"
+      "  seq 1 100000 | sluice publish numbers\n"
+      "  sluice publish orders --retry --confirmed-file done.txt < orders.txt\n",
+      [&context, options] { return Publish(context, *options); });
+  command->add_option("queue", options->queue, "Name of the queue")->required();
+  command->add_option("body", options->body,
+                      "The message; without it, or as -, each line of standard input is one")
+      ->each([options](const std::string&) { options->has_body = true; });
+  command->add_option("--file", options->file, "Publish this whole file as one message");
+  AddMessageOptions(*command, &lines.prototype);
+  AddDuration(*command, "--wait-when-full", &options->wait_when_full,
+              "Wait this long for space in a full queue");
+  command->add_option("--batch", lines.publisher.max_batch_messages,
+                      "Lines sent together at most; fewer go when fewer are waiting")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--window", lines.publisher.max_in_flight,
+                      "Lines that may be unconfirmed at a time")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command->add_flag("--retry", options->retry,
+                    "When the server goes away, send lines of unknown outcome again: "
+                    "some may then be stored twice");
+  AddDuration(*command, "--retry-for", &lines.publisher.reopen_timeout,
+              "With --retry, how long the server may be away [1m]");
+  command->add_option("--confirmed-file", lines.confirmed_path,
+                      "Write each line here once it is confirmed stored");
+  command->add_flag("--quiet,-q", lines.quiet, "No ids, counts or progress");
+}
+
+}  // namespace sluice::cli
