@@ -33,6 +33,8 @@ void EventLoop::Stop() {
       absl::MutexLock lock(&mutex_);
       stopped_ = true;
     }
+    // Handlers would have cancelled them, but run no more.
+    for (grpc::Alarm* timer : timers_) timer->Cancel();
     queue_->Shutdown();
   });
   thread_.join();

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <set>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -73,6 +74,10 @@ class EventLoop {
   // Any thread.
   void Drain();
 
+  // Timers that must not keep the queue from draining when the loop stops. Loop thread only.
+  void AddTimer(grpc::Alarm* timer) { timers_.insert(timer); }
+  void RemoveTimer(grpc::Alarm* timer) { timers_.erase(timer); }
+
   // Calls accepted and not yet over. Any thread.
   void CallStarted() { calls_.fetch_add(1, std::memory_order_relaxed); }
   void CallEnded() { calls_.fetch_sub(1, std::memory_order_release); }
@@ -92,6 +97,7 @@ class EventLoop {
   // Loop thread only.
   bool open_ = true;
   std::map<const void*, Task> drainables_;
+  std::set<grpc::Alarm*> timers_;
 
   std::atomic<bool> has_tasks_{false};
   absl::Mutex mutex_;

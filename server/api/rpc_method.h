@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "server/model/error.h"
+
 namespace sluice::api {
 
 enum class RpcType { kUnary, kServerStream, kBidiStream };
@@ -38,6 +40,10 @@ class RpcObserver {
   virtual void OnMessageSent(const RpcMethod& method) = 0;
   // `code`: the gRPC status code it ended with, CANCELLED if the client went away.
   virtual void OnHandled(const RpcMethod& method, int code, double seconds) = 0;
+  // One receipt of an Ack, Nack or ExtendLease was refused. `queue` is what the client wrote: it
+  // may not exist.
+  virtual void OnSettleFailure(const RpcMethod& method, std::string_view queue,
+                               ErrorReason reason) = 0;
 };
 
 }  // namespace sluice::api

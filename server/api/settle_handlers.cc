@@ -17,8 +17,8 @@ using ExtendResult = absl::StatusOr<broker::ExtendOutcome>;
 
 // Failures found here and in the shard, in order of the request.
 template <typename Response>
-void AddFailures(const ParsedReceipts& parsed, const std::vector<broker::SettleFailure>& of_shard,
-                 Response* response) {
+void AddFailures(UnaryCall& call, const ParsedReceipts& parsed,
+                 const std::vector<broker::SettleFailure>& of_shard, Response* response) {
   std::vector<std::pair<int32_t, const absl::Status*>> all;
   for (const auto& failure : parsed.failures) all.emplace_back(failure.index, &failure.status);
   for (const auto& failure : of_shard) {
@@ -29,13 +29,16 @@ void AddFailures(const ParsedReceipts& parsed, const std::vector<broker::SettleF
     auto* failure = response->add_failures();
     failure->set_index(index);
     ToItemStatus(*status, failure->mutable_status());
+    if (RpcObserver* observer = call.api().observer) {
+      observer->OnSettleFailure(call.method(), parsed.queue, ReasonOf(*status));
+    }
   }
 }
 
 void ReplyAck(UnaryCall& call, const ParsedReceipts& parsed, const SettleResult& result) {
   if (!result.ok()) return call.Fail(result.status());
   v1::AckResponse response;
-  AddFailures(parsed, result->failures, &response);
+  AddFailures(call, parsed, result->failures, &response);
   response.set_acked(result->settled);
   call.Reply(response);
 }
@@ -43,7 +46,7 @@ void ReplyAck(UnaryCall& call, const ParsedReceipts& parsed, const SettleResult&
 void ReplyNack(UnaryCall& call, const ParsedReceipts& parsed, const SettleResult& result) {
   if (!result.ok()) return call.Fail(result.status());
   v1::NackResponse response;
-  AddFailures(parsed, result->failures, &response);
+  AddFailures(call, parsed, result->failures, &response);
   call.Reply(response);
 }
 
@@ -132,15 +135,16 @@ void HandleExtendLease(const std::shared_ptr<UnaryCall>& call) {
   for (const std::string& receipt : request.receipts()) collector.Add(receipt);
   if (auto status = collector.CheckCount("receipts"); !status.ok()) return call->Fail(status);
   ParsedReceipts parsed = collector.Take();
+  parsed.queue = request.queue();
 
   broker::ExtendLeaseCommand command;
-  command.queue = request.queue();
+  command.queue = parsed.queue;
   command.receipts = std::move(parsed.receipts);
   command.lease_ms = *lease_ms;
   const auto reply = [parsed = std::move(parsed)](UnaryCall& call, ExtendResult result) {
     if (!result.ok()) return call.Fail(result.status());
     v1::ExtendLeaseResponse response;
-    AddFailures(parsed, result->failures, &response);
+    AddFailures(call, parsed, result->failures, &response);
     if (result->lease_expires_at_ms > 0) {
       SetTimestamp(result->lease_expires_at_ms, response.mutable_lease_expires_at());
     }

@@ -20,11 +20,18 @@ class StreamAge {
   template <auto Method, typename Owner>
   void Start(int64_t age_ms, std::shared_ptr<Owner> owner) {
     if (age_ms == 0) return;
-    EventLoop& loop = owner->loop();
-    alarm_.Set(loop.queue(), gpr_time_from_millis(age_ms, GPR_TIMESPAN),
+    loop_ = &owner->loop();
+    loop_->AddTimer(&alarm_);
+    alarm_.Set(loop_->queue(), gpr_time_from_millis(age_ms, GPR_TIMESPAN),
                tag_.Arm<Method>(std::move(owner)));
   }
-  void Cancel() { alarm_.Cancel(); }
+  // To be called at the end of the stream, also after it fired. May be repeated.
+  void Cancel() {
+    if (!loop_) return;
+    loop_->RemoveTimer(&alarm_);
+    alarm_.Cancel();
+    loop_ = nullptr;
+  }
 
   static absl::Status Status() {
     return MakeError(ErrorReason::kStreamAged,
@@ -34,6 +41,7 @@ class StreamAge {
  private:
   Tag tag_;
   grpc::Alarm alarm_;
+  EventLoop* loop_ = nullptr;  // while started
 };
 
 }  // namespace sluice::api
