@@ -28,6 +28,10 @@ constexpr Lsn kBatchesInFlightMax = 64;
 constexpr uint64_t kBytesInFlightMax = 64 * kMiB;
 // Wall clock and stored time further apart than this need --accept-clock.
 constexpr int64_t kClockDifferenceMsMax = 30 * kDayMs;
+// How often the gauge is asked whether waiting publishes may go on.
+constexpr absl::Duration kPressureCheckPeriod = absl::Milliseconds(5);
+// Space comes back as consumers settle and files are dropped: that takes seconds.
+constexpr int64_t kStorageFullRetryMs = 2 * kSecondMs;
 
 std::string NewServerId() {
   // Any random 128 bits will do; a fresh receipt key is just that.
@@ -53,6 +57,7 @@ class EngineImpl : public Engine, private ShardPort {
         observer_(observer),
         on_fatal_(std::move(on_fatal)),
         accept_clock_(options.accept_clock),
+        pressure_(options.pressure),
         shard_({options.shard, options.window_bytes_max}, this) {}
 
   ~EngineImpl() override {
@@ -150,13 +155,15 @@ class EngineImpl : public Engine, private ShardPort {
       } else if (due_ns) {
         wait = absl::Nanoseconds(std::max<int64_t>(0, *due_ns - before.mono_ns));
       }
+      if (!publishes_.empty()) wait = std::min(wait, kPressureCheckPeriod);
+      const bool publishes_go = !publishes_.empty() && ReadPressure() == storage::Pressure::kNone;
       absl::Status failure;
       Lsn durable_lsn = 0;
       bool log_is_full = false;
       {
         absl::MutexLock lock(&mutex_);
         log_is_full_ = LogIsFull();
-        has_leftovers_ = !commands.empty() && !log_is_full_;
+        has_leftovers_ = (!commands.empty() || publishes_go) && !log_is_full_;
         mutex_.AwaitWithTimeout(absl::Condition(this, &EngineImpl::HasInput), wait);
         if (closing_) return;
         failure = failure_;
@@ -176,14 +183,55 @@ class EngineImpl : public Engine, private ShardPort {
       }
       pages.clear();
       turn_commands_ = 0;
-      while (!log_is_full && !commands.empty() && turn_commands_ < kTurnCommandsMax &&
-             shard_.batch_bytes() < kTurnBytesMax) {
-        shard_.Apply(std::move(commands.front()), now);
-        commands.pop_front();
-        ++turn_commands_;
-      }
+      if (!log_is_full) TakeCommands(commands, now);
+      if (ReadPressure() == storage::Pressure::kRefuse) RefuseWaitingPublishes();
       shard_.RunTurn(now);
     }
+  }
+
+  // None once draining: then the shard refuses publishes itself, and none may be left waiting.
+  storage::Pressure ReadPressure() const {
+    return pressure_ && !draining_ ? pressure_->Read() : storage::Pressure::kNone;
+  }
+
+  // Hands the shard as much as one turn may take. Publishes keep their order among themselves; under
+  // pressure they step aside for everything else.
+  void TakeCommands(std::deque<Command>& commands, Now now) {
+    while (turn_commands_ < kTurnCommandsMax && shard_.batch_bytes() < kTurnBytesMax) {
+      const storage::Pressure pressure = ReadPressure();
+      if (commands.empty()) {
+        if (publishes_.empty() || pressure != storage::Pressure::kNone) return;
+        Command publish = std::move(publishes_.front());
+        publishes_.pop_front();
+        shard_.Apply(std::move(publish), now);
+      } else {
+        Command command = std::move(commands.front());
+        commands.pop_front();
+        if (auto* publish = std::get_if<PublishCommand>(&command)) {
+          if (!publishes_.empty() || pressure != storage::Pressure::kNone) {
+            publishes_.push_back(std::move(*publish));
+            continue;
+          }
+        }
+        draining_ = draining_ || std::holds_alternative<DrainCommand>(command) ||
+                    std::holds_alternative<StopCommand>(command);
+        shard_.Apply(std::move(command), now);
+      }
+      ++turn_commands_;
+    }
+  }
+
+  void RefuseWaitingPublishes() {
+    AnswerWaitingPublishes(WithRetryAfter(
+        MakeError(ErrorReason::kStorageFull,
+                  "the server's disk is nearly full; publish again once messages have been "
+                  "consumed or purged, or space has been made"),
+        kStorageFullRetryMs));
+  }
+
+  void AnswerWaitingPublishes(const absl::Status& status) {
+    for (PublishCommand& publish : publishes_) publish.done(status);
+    publishes_.clear();
   }
 
   // The term is over: nobody may be told anything but that the outcome is unknown.
@@ -192,6 +240,7 @@ class EngineImpl : public Engine, private ShardPort {
         ErrorReason::kStoreFailed, "the store has failed and the server is stopping; what was "
                                    "under way may or may not have happened");
     shard_.FailAll(status);
+    AnswerWaitingPublishes(status);
     if (on_fatal_) on_fatal_(cause);
     // From here on commands are answered only by the end of their calls: the process exits.
   }
@@ -227,11 +276,14 @@ class EngineImpl : public Engine, private ShardPort {
   EngineObserver* const observer_;
   const std::function<void(const absl::Status&)> on_fatal_;
   const bool accept_clock_;
+  const storage::PressureGauge* const pressure_;
 
   // Engine thread.
   Shard shard_;
   std::optional<EngineClock> engine_clock_;
   uint32_t turn_commands_ = 0;
+  bool draining_ = false;
+  std::deque<PublishCommand> publishes_;  // held back by the pressure
 
   // Constant after Open.
   std::optional<ReceiptCodec> receipts_;

@@ -12,6 +12,7 @@
 #include "server/broker/commands.h"
 #include "server/model/receipt.h"
 #include "server/storage/commit_log.h"
+#include "server/storage/pressure.h"
 #include "server/storage/store.h"
 
 namespace sluice::broker {
@@ -23,6 +24,10 @@ struct EngineOptions {
   // Payloads of ready messages kept in memory, over all queues; the rest is paged in when its turn
   // comes. More helps bursts that are consumed at once.
   uint64_t window_bytes_max = 64 * kMiB;
+  // Holds publishes back; everything else goes on past them. Throttled ones wait, in their order;
+  // refused ones, also those that were waiting, are answered STORAGE_FULL with a retry time. Null:
+  // never. Must outlive the engine.
+  const storage::PressureGauge* pressure = nullptr;
 };
 
 // Called on the engine thread; must be quick.

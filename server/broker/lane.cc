@@ -112,6 +112,7 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
     *shard_window_bytes += message.payload.size();
     window.push_back({message.seq, message.publish_ms, std::move(message.payload)});
   }
+  peeked_publish_ms.reset();
   const bool full = messages.size() >= range.messages_max || bytes >= range.bytes_max;
   if (!full) {
     const Seq missing = settled.NextUnsettled(expected);

@@ -74,6 +74,7 @@ struct Queue {
   size_t consumers = 0;  // subscriptions; waiting Receive calls do not count
   size_t receivers = 0;
   bool dispatch_pending = false;
+  bool waits_for_open_messages = false;  // the shard's limit holds it up
   size_t open_messages = 0;
   QueueCounters counters;
   // Outcomes of messages that were removed while a receipt was out; until when to remember (ns).

@@ -47,6 +47,8 @@ class ShardPort {
 struct ShardOptions {
   ShardId shard = 0;
   uint64_t window_bytes_max = 64 * kMiB;
+  size_t open_messages_max = kOpenMessagesPerShardMax;
+  size_t open_messages_per_queue_max = kOpenMessagesPerQueueMax;
 };
 
 class Shard {
@@ -184,7 +186,14 @@ class Shard {
   Consumer* NextTaker(Queue& queue, uint32_t bytes);
   void Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, OpenMessage& message,
              Payload payload, bool write_history, Now now);
-  void PageIn(Queue& queue, LaneState& lane);
+  // False: there is nothing to read.
+  bool PageIn(Queue& queue, LaneState& lane);
+  // Reads that ask for this much must be under way one at a time per lane.
+  void StartRead(LaneState& lane, PageRequest request);
+  bool MemoryIsShort() const {
+    return window_bytes_ + reading_bytes_ > options_.window_bytes_max;
+  }
+  void ForgetOpen(Queue& queue, size_t count);
   void FetchReturned(Queue& queue, LaneState& lane);
   void FlushOutboxes(Now now);
   void EvictIdleWindows();
@@ -234,6 +243,8 @@ class Shard {
   Lsn durable_lsn_ = 0;
 
   uint64_t window_bytes_ = 0;
+  uint64_t reading_bytes_ = 0;  // what the reads under way may bring at most
+  std::vector<QueueId> waiting_for_open_messages_;
   size_t open_messages_ = 0;
   std::string evict_cursor_;  // name of the queue after which the next eviction goes on
   bool draining_ = false;

@@ -155,15 +155,15 @@ bool Shard::GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now) {
   }
   ReadyMessage* front = lane.Front(&window_bytes_);
   if (!front) {
-    if (lane.HasMoreOnDisk()) {
-      PageIn(queue, lane);
-      *blocked = true;
-    }
+    if (lane.HasMoreOnDisk() && PageIn(queue, lane)) *blocked = true;
     return false;
   }
   *blocked = true;
-  if (queue.open_messages >= kOpenMessagesPerQueueMax ||
-      open_messages_ >= kOpenMessagesPerShardMax) {
+  if (queue.open_messages >= options_.open_messages_per_queue_max) return false;
+  if (open_messages_ >= options_.open_messages_max) {
+    if (!std::exchange(queue.waits_for_open_messages, true)) {
+      waiting_for_open_messages_.push_back(queue.qid);
+    }
     return false;
   }
   Consumer* consumer = NextTaker(queue, front->payload.size());
@@ -238,9 +238,15 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   delivery.payload = std::move(payload);
 }
 
-void Shard::PageIn(Queue& queue, LaneState& lane) {
-  if (lane.reading) return;
-  const bool small = window_bytes_ > options_.window_bytes_max;
+void Shard::StartRead(LaneState& lane, PageRequest request) {
+  lane.reading = true;
+  reading_bytes_ += request.range.bytes_max;
+  port_->StartRead(std::move(request));
+}
+
+bool Shard::PageIn(Queue& queue, LaneState& lane) {
+  if (lane.reading) return true;
+  const bool small = MemoryIsShort();
   PageRequest request;
   request.range.qid = queue.qid;
   request.range.lane = lane.position.lane;
@@ -250,10 +256,10 @@ void Shard::PageIn(Queue& queue, LaneState& lane) {
   request.range.bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
   if (request.range.begin >= request.range.end) {
     lane.fetch_cursor = request.range.end;
-    return;
+    return false;
   }
-  lane.reading = true;
-  port_->StartRead(std::move(request));
+  StartRead(lane, std::move(request));
+  return true;
 }
 
 void Shard::FetchReturned(Queue& queue, LaneState& lane) {
@@ -261,20 +267,24 @@ void Shard::FetchReturned(Queue& queue, LaneState& lane) {
   PageRequest request;
   request.range.qid = queue.qid;
   request.range.lane = lane.position.lane;
+  const bool small = MemoryIsShort();
+  const uint64_t bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
+  const size_t messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
   uint64_t bytes = 0;
   for (const Seq seq : lane.returned) {
     OpenMessage& message = lane.open.at(seq);
     if (message.payload) continue;
     request.seqs.push_back(seq);
     bytes += message.size_bytes;
-    if (bytes >= kPageBytesMax || request.seqs.size() >= kPageMessagesMax) break;
+    if (bytes >= bytes_max || request.seqs.size() >= messages_max) break;
   }
-  lane.reading = true;
-  port_->StartRead(std::move(request));
+  request.range.bytes_max = bytes;
+  StartRead(lane, std::move(request));
 }
 
 absl::Status Shard::OnPage(const PageRequest& request,
                            std::vector<storage::StoredMessage> messages, Now now) {
+  reading_bytes_ -= request.range.bytes_max;
   Queue* queue = FindQueue(request.range.qid);
   if (!queue) return absl::OkStatus();
   LaneState& lane = *queue->lanes[request.range.lane];
@@ -362,8 +372,17 @@ void Shard::EvictIdleWindows() {
     ++it;
     if (queue.IsConsumed()) continue;
     for (auto& lane : queue.lanes) {
+      if (!lane) continue;
       // What is not durable yet cannot be read back before it is: HasMoreOnDisk sees to that.
-      if (lane) lane->TrimWindow(0, 0, &window_bytes_);
+      lane->TrimWindow(0, 0, &window_bytes_);
+      // At most a page of them was fetched.
+      size_t left = kPageMessagesMax;
+      for (const Seq seq : lane->returned) {
+        if (left-- == 0) break;
+        Payload& payload = lane->open.at(seq).payload;
+        window_bytes_ -= payload.size();
+        payload = Payload();
+      }
     }
   }
 }

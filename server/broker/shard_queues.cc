@@ -73,8 +73,7 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
     request.peek = true;
     request.range = {queue.qid, lane.position.lane, lane.settled.NextUnsettled(lane.fetch_cursor),
                      lane.visible_end, 1, 1};
-    lane.reading = true;
-    port_->StartRead(std::move(request));
+    StartRead(lane, std::move(request));
   }
   return std::nullopt;
 }
@@ -252,7 +251,7 @@ void Shard::Do(DeleteQueueCommand& command, Now now) {
       engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
       window_bytes_ -= message.payload.size();
     }
-    open_messages_ -= lane->open.size();
+    ForgetOpen(*queue, lane->open.size());
     window_bytes_ -= lane->window_bytes;
   }
   EndConsumersOf(*queue, MakeError(ErrorReason::kQueueDeleted,

@@ -113,15 +113,26 @@ void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& messag
   message.holder = 0;
 }
 
+// The limits on open messages may have been what held this queue, or others, up.
+void Shard::ForgetOpen(Queue& queue, size_t count) {
+  if (queue.open_messages >= options_.open_messages_per_queue_max) Wake(queue);
+  queue.open_messages -= count;
+  open_messages_ -= count;
+  if (open_messages_ >= options_.open_messages_max) return;
+  for (const QueueId qid : std::exchange(waiting_for_open_messages_, {})) {
+    Queue* waiting = FindQueue(qid);
+    if (!waiting) continue;
+    waiting->waits_for_open_messages = false;
+    Wake(*waiting);
+  }
+}
+
 void Shard::SettleMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage* message) {
   uint32_t size_bytes = 0;
   if (message) {
     size_bytes = message->size_bytes;
     Unhook(queue, lane, seq, *message);
-    --queue.open_messages;
-    --open_messages_;
-    // The limit on open messages may have been what held the queue up.
-    if (queue.open_messages + 1 >= kOpenMessagesPerQueueMax) Wake(queue);
+    ForgetOpen(queue, 1);
   }
   lane.Settle(seq, size_bytes, batch_);
   MarkDirty(queue, lane);
