@@ -5,6 +5,7 @@
 #include <iostream>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/format.h"
 
@@ -62,6 +63,8 @@ std::string Context::Explain(const absl::Status& status) const {
                         "; it may have happened all the same");
   }
   for (const client::FieldViolation& violation : client::FieldViolationsOf(status)) {
+    // The server's sentence usually says it all already.
+    if (absl::StrContains(text, violation.description)) continue;
     absl::StrAppend(&text, "\n  field ", violation.field, ": ", violation.description);
   }
   if (const absl::string_view hint = HintFor(reason); !hint.empty()) {

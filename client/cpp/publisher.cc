@@ -271,7 +271,7 @@ class Publisher::Impl {
       }
       unsettled_.erase(unsettled_.begin() + static_cast<std::ptrdiff_t>(kept),
                        unsettled_.begin() + static_cast<std::ptrdiff_t>(written_));
-      counts_.resent += static_cast<int64_t>(kept);
+      if (!NotConnected(status)) counts_.resent += static_cast<int64_t>(kept);
       written_ = 0;
     } else {
       const absl::Status not_sent = absl::AbortedError(absl::StrCat("not sent: ", status.message()));

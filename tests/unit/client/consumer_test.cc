@@ -1,0 +1,160 @@
+#include "client/cpp/consumer.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <mutex>
+#include <set>
+
+#include "tests/unit/client/fake_server.h"
+
+namespace sluice::client {
+namespace {
+
+v1::SubscribeResponse Deliveries(int first, int count) {
+  v1::SubscribeResponse response;
+  for (int i = first; i < first + count; ++i) {
+    response.add_deliveries()->set_receipt("r" + std::to_string(i));
+  }
+  return response;
+}
+
+class ConsumerTest : public ::testing::Test {
+ protected:
+  void NoteAcks() {
+    server_.on_ack = [this](const v1::AckRequest& request, v1::AckResponse* response) {
+      std::lock_guard lock(mutex_);
+      ++ack_calls_;
+      acked_.insert(request.receipts().begin(), request.receipts().end());
+      return grpc::Status::OK;
+    };
+  }
+
+  std::mutex mutex_;
+  std::multiset<std::string> acked_;
+  int ack_calls_ = 0;
+  FakeServer server_;
+};
+
+TEST_F(ConsumerTest, AcksAreGatheredAndFlushedBeforeRunReturns) {
+  NoteAcks();
+  server_.on_subscribe = [](grpc::ServerContext&, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter& writer) {
+    for (int i = 0; i < 10; ++i) writer.Write(Deliveries(i * 100, 100));
+    return grpc::Status::OK;
+  };
+  std::atomic<int> outcomes = 0;
+  Consumer consumer(server_.client(), {.queue = "q"});
+  const absl::Status status = consumer.Run([&](const v1::Delivery& delivery) {
+    consumer.Ack(delivery.receipt(), [&](const absl::Status& acked) {
+      EXPECT_TRUE(acked.ok());
+      ++outcomes;
+    });
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(outcomes, 1000);
+  EXPECT_EQ(acked_.size(), 1000u);
+  EXPECT_LT(ack_calls_, 1000);
+}
+
+TEST_F(ConsumerTest, OneBadReceiptFailsAlone) {
+  server_.on_subscribe = [](grpc::ServerContext&, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter& writer) {
+    writer.Write(Deliveries(0, 3));
+    return grpc::Status::OK;
+  };
+  server_.on_ack = [](const v1::AckRequest& request, v1::AckResponse* response) {
+    for (int i = 0; i < request.receipts_size(); ++i) {
+      if (request.receipts(i) != "r1") continue;
+      v1::ItemFailure& failure = *response->add_failures();
+      failure.set_index(i);
+      failure.mutable_status()->set_code(grpc::StatusCode::FAILED_PRECONDITION);
+      failure.mutable_status()->set_reason(v1::ERROR_REASON_LEASE_EXPIRED);
+    }
+    return grpc::Status::OK;
+  };
+  std::mutex mutex;
+  std::map<std::string, absl::Status> outcomes;
+  Consumer consumer(server_.client(), {.queue = "q"});
+  EXPECT_TRUE(consumer
+                  .Run([&](const v1::Delivery& delivery) {
+                    consumer.Ack(delivery.receipt(),
+                                 [&, receipt = delivery.receipt()](const absl::Status& status) {
+                                   std::lock_guard lock(mutex);
+                                   outcomes[receipt] = status;
+                                 });
+                  })
+                  .ok());
+  EXPECT_TRUE(outcomes["r0"].ok());
+  EXPECT_EQ(ReasonOf(outcomes["r1"]), v1::ERROR_REASON_LEASE_EXPIRED);
+  EXPECT_TRUE(outcomes["r2"].ok());
+}
+
+TEST_F(ConsumerTest, ReopenSubscribesAgainForTheRestAndRepeatsAcks) {
+  std::vector<int64_t> asked;
+  server_.on_subscribe = [&](grpc::ServerContext&, const v1::SubscribeRequest& request,
+                             FakeServer::SubscribeWriter& writer) {
+    asked.push_back(request.max_messages());
+    writer.Write(Deliveries(static_cast<int>(asked.size()) * 10, 2));
+    return asked.size() == 1 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone")
+                             : grpc::Status::OK;
+  };
+  std::atomic<int> calls = 0;
+  server_.on_ack = [&](const v1::AckRequest& request, v1::AckResponse* response) {
+    return ++calls == 1 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone") : grpc::Status::OK;
+  };
+  std::atomic<int> acked = 0;
+  Consumer consumer(server_.client(), {.queue = "q", .max_messages = 4, .reopen = true});
+  EXPECT_TRUE(consumer
+                  .Run([&](const v1::Delivery& delivery) {
+                    consumer.Ack(delivery.receipt(),
+                                 [&](const absl::Status& status) { acked += status.ok(); });
+                  })
+                  .ok());
+  EXPECT_EQ(asked, (std::vector<int64_t>{4, 2}));
+  EXPECT_EQ(acked, 4);
+}
+
+TEST_F(ConsumerTest, StopGivesBackWhatTheHandlerDidNotSee) {
+  NoteAcks();
+  server_.on_subscribe = [](grpc::ServerContext& context, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter& writer) {
+    writer.Write(Deliveries(0, 5));
+    // Never ends by itself: an empty response from time to time notices the cancel.
+    while (!context.IsCancelled() && writer.Write(v1::SubscribeResponse())) {
+    }
+    return grpc::Status::OK;
+  };
+  std::mutex mutex;
+  std::set<std::string> released;
+  server_.on_nack = [&](const v1::NackRequest& request) {
+    std::lock_guard lock(mutex);
+    for (const auto& item : request.items()) {
+      EXPECT_EQ(item.action(), v1::NACK_ACTION_RELEASE);
+      released.insert(item.receipt());
+    }
+    return grpc::Status::OK;
+  };
+  Consumer consumer(server_.client(), {.queue = "q"});
+  EXPECT_TRUE(consumer
+                  .Run([&](const v1::Delivery& delivery) {
+                    consumer.Ack(delivery.receipt());
+                    if (delivery.receipt() == "r1") consumer.Stop();
+                  })
+                  .ok());
+  EXPECT_EQ(acked_, (std::multiset<std::string>{"r0", "r1"}));
+  EXPECT_EQ(released, (std::set<std::string>{"r2", "r3", "r4"}));
+}
+
+TEST_F(ConsumerTest, WithoutReopenTheErrorEndsRun) {
+  server_.on_subscribe = [](grpc::ServerContext&, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter&) {
+    return Refusal(grpc::StatusCode::NOT_FOUND, "QUEUE_NOT_FOUND", "no queue");
+  };
+  Consumer consumer(server_.client(), {.queue = "q"});
+  EXPECT_EQ(ReasonOf(consumer.Run([](const v1::Delivery&) {})), v1::ERROR_REASON_QUEUE_NOT_FOUND);
+}
+
+}  // namespace
+}  // namespace sluice::client

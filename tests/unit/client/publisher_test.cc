@@ -1,0 +1,190 @@
+#include "client/cpp/publisher.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "tests/unit/client/fake_server.h"
+
+namespace sluice::client {
+namespace {
+
+v1::Message Body(const std::string& body) {
+  v1::Message message;
+  message.set_body(body);
+  return message;
+}
+
+class PublisherTest : public ::testing::Test {
+ protected:
+  // Publishes the bodies "0".."count-1" and notes what became of each.
+  void PublishNumbers(Publisher& publisher, int count) {
+    for (int i = 0; i < count; ++i) {
+      const absl::Status taken =
+          publisher.Publish(Body(std::to_string(i)), [this, i](const PublishOutcome& outcome) {
+            std::lock_guard lock(mutex_);
+            EXPECT_EQ(outcomes_.count(i), 0u) << "two outcomes for " << i;
+            outcomes_[i] = outcome;
+          });
+      if (!taken.ok()) break;
+    }
+  }
+
+  // Reads the init and then batches; `on_batch` returns false to break the stream.
+  static void Serve(FakeServer::PublishStreamType& stream,
+                    const std::function<bool(const v1::PublishStreamBatch&)>& on_batch) {
+    v1::PublishStreamRequest request;
+    ASSERT_TRUE(stream.Read(&request));
+    EXPECT_TRUE(request.has_init());
+    v1::PublishStreamResponse started;
+    started.mutable_started()->set_max_in_flight(1000);
+    stream.Write(started);
+    while (stream.Read(&request)) {
+      if (!on_batch(request.batch())) return;
+    }
+  }
+
+  static int64_t LastOf(const v1::PublishStreamBatch& batch) {
+    return batch.first_sequence() + batch.messages_size() - 1;
+  }
+
+  std::mutex mutex_;
+  std::map<int, PublishOutcome> outcomes_;
+  FakeServer server_;
+};
+
+TEST_F(PublisherTest, ConfirmsEveryMessageInOrderAndWithinTheWindow) {
+  std::vector<std::string> stored;
+  std::string queue;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      EXPECT_EQ(batch.first_sequence(), static_cast<int64_t>(stored.size()) + 1);
+      EXPECT_LE(batch.messages_size(), 7);
+      for (const auto& message : batch.messages()) stored.push_back(message.body());
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(),
+                      {.queue = "q", .max_in_flight = 10, .max_batch_messages = 7});
+  PublishNumbers(publisher, 500);
+  EXPECT_TRUE(publisher.Close().ok());
+  ASSERT_EQ(stored.size(), 500u);
+  for (int i = 0; i < 500; ++i) {
+    EXPECT_EQ(stored[static_cast<size_t>(i)], std::to_string(i));
+    EXPECT_TRUE(outcomes_[i].status.ok());
+  }
+  EXPECT_EQ(publisher.counts().confirmed, 500);
+  EXPECT_TRUE(absl::IsFailedPrecondition(publisher.Publish(Body("late"))));
+}
+
+TEST_F(PublisherTest, ARefusedRangeFailsOnlyItself) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      // One answer for everything once the last came, the refusal of 3..5 first.
+      if (LastOf(batch) < 10) return true;
+      stream.Write(RefusedRange(3, 5));
+      return stream.Write(StoredThrough(10));
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q"});
+  PublishNumbers(publisher, 10);
+  EXPECT_TRUE(publisher.Flush().ok());
+  for (int i = 0; i < 10; ++i) {
+    const bool refused = i >= 2 && i <= 4;
+    EXPECT_EQ(outcomes_[i].status.ok(), !refused) << i;
+    if (refused) {
+      EXPECT_EQ(ReasonOf(outcomes_[i].status), v1::ERROR_REASON_QUEUE_FULL);
+    }
+  }
+  EXPECT_EQ(publisher.counts().refused, 3);
+  EXPECT_EQ(publisher.counts().confirmed, 7);
+}
+
+TEST_F(PublisherTest, ABrokenStreamReportsInFlightAsMaybeAndEndsThePublisher) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      if (LastOf(batch) < 3) return true;
+      stream.Write(StoredThrough(2));
+      return false;
+    });
+    return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
+  };
+  Publisher publisher(server_.client(), {.queue = "q"});
+  PublishNumbers(publisher, 3);
+  EXPECT_TRUE(absl::IsUnavailable(publisher.Flush()));
+  EXPECT_TRUE(outcomes_[0].status.ok());
+  EXPECT_TRUE(outcomes_[1].status.ok());
+  EXPECT_TRUE(MaybeHappened(outcomes_[2].status));
+  EXPECT_EQ(publisher.counts().unknown, 1);
+  EXPECT_TRUE(absl::IsUnavailable(publisher.Publish(Body("more"))));
+}
+
+TEST_F(PublisherTest, ResendSendsAgainWhatHasNoOutcome) {
+  std::atomic<int> streams = 0;
+  std::vector<std::string> second;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    const int number = ++streams;
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      if (number == 1) {
+        if (LastOf(batch) < 5) return true;
+        stream.Write(StoredThrough(2));
+        return false;
+      }
+      for (const auto& message : batch.messages()) second.push_back(message.body());
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return number == 1 ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone") : grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .after_break = AfterBreak::kResend});
+  PublishNumbers(publisher, 5);
+  EXPECT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(second, (std::vector<std::string>{"2", "3", "4"}));
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(outcomes_[i].status.ok()) << i;
+  EXPECT_EQ(publisher.counts().resent, 3);
+}
+
+TEST_F(PublisherTest, ReopenNeverSendsAMessageTwice) {
+  std::atomic<int> streams = 0;
+  std::mutex mutex;
+  std::map<std::string, int> sent;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    const bool first = ++streams == 1;
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      std::lock_guard lock(mutex);
+      for (const auto& message : batch.messages()) ++sent[message.body()];
+      return !first && stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return first ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone") : grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q",
+                                         .max_in_flight = 10,
+                                         .max_batch_messages = 3,
+                                         .after_break = AfterBreak::kReopen});
+  PublishNumbers(publisher, 100);
+  EXPECT_TRUE(publisher.Close().ok());
+  ASSERT_EQ(outcomes_.size(), 100u);
+  for (const auto& [body, times] : sent) EXPECT_EQ(times, 1) << body;
+  const auto counts = publisher.counts();
+  EXPECT_GT(counts.unknown, 0);
+  EXPECT_LE(counts.unknown, 10);
+  EXPECT_EQ(counts.confirmed + counts.unknown, 100);
+}
+
+TEST_F(PublisherTest, ARefusedStreamEndsThePublisherWithTheReason) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    return Refusal(grpc::StatusCode::NOT_FOUND, "QUEUE_NOT_FOUND", "no queue");
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .after_break = AfterBreak::kResend});
+  PublishNumbers(publisher, 1);
+  EXPECT_EQ(ReasonOf(publisher.Flush()), v1::ERROR_REASON_QUEUE_NOT_FOUND);
+  EXPECT_FALSE(MaybeHappened(outcomes_[0].status));
+  EXPECT_EQ(publisher.counts().refused, 1);
+}
+
+}  // namespace
+}  // namespace sluice::client

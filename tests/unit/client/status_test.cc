@@ -1,0 +1,43 @@
+#include "client/cpp/status.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/unit/client/fake_server.h"
+
+namespace sluice::client {
+namespace {
+
+TEST(StatusTest, KeepsTheReasonOfARefusal) {
+  const absl::Status status =
+      FromGrpc(Refusal(grpc::StatusCode::NOT_FOUND, "QUEUE_NOT_FOUND", "no queue 'a'"));
+  EXPECT_TRUE(absl::IsNotFound(status));
+  EXPECT_EQ(status.message(), "no queue 'a'");
+  EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_QUEUE_NOT_FOUND);
+  EXPECT_FALSE(MaybeHappened(status));
+}
+
+TEST(StatusTest, AnItemTellsHowLongToWait) {
+  v1::ItemStatus item;
+  item.set_code(grpc::StatusCode::RESOURCE_EXHAUSTED);
+  item.set_reason(v1::ERROR_REASON_QUEUE_FULL);
+  item.mutable_retry_after()->set_seconds(2);
+  const absl::Status status = FromItem(item);
+  EXPECT_EQ(ReasonOf(status), v1::ERROR_REASON_QUEUE_FULL);
+  EXPECT_EQ(RetryAfterOf(status), absl::Seconds(2));
+}
+
+TEST(StatusTest, ADrainingServerDidNotDoIt) {
+  EXPECT_TRUE(MaybeHappened(absl::UnavailableError("Socket closed")));
+  EXPECT_FALSE(
+      MaybeHappened(FromGrpc(Refusal(grpc::StatusCode::UNAVAILABLE, "DRAINING", "shutting down"))));
+}
+
+TEST(StatusTest, KnowsThatNobodyListens) {
+  Client client({.address = "127.0.0.1:1"});
+  const auto answer = client.Call(&v1::AdminService::StubInterface::GetServerInfo,
+                                  v1::GetServerInfoRequest());
+  EXPECT_TRUE(NotConnected(answer.status())) << answer.status();
+}
+
+}  // namespace
+}  // namespace sluice::client
