@@ -1,0 +1,129 @@
+// Publishers and consumers under load while the server is killed at random; then everything that
+// the clients saw is checked. The same seed makes the same choices (not the same timing).
+//
+//   crash_test [--seed N] [--rounds N]
+#include <iostream>
+#include <random>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/time/clock.h"
+#include "tests/crash/checker.h"
+#include "tests/crash/workload.h"
+#include "tests/support/server_process.h"
+
+ABSL_FLAG(uint64_t, seed, 0, "seed of all choices; 0 takes a fresh one");
+ABSL_FLAG(int, rounds, 20, "how often the server is killed");
+
+namespace sluice::crash {
+namespace {
+
+// From hardly up to well under way.
+constexpr int64_t kUptimeMsMin = 50;
+constexpr int64_t kUptimeMsMax = 2500;
+// One kill in so many comes in the middle of the start, whenever that is.
+constexpr int kKillDuringStartOneIn = 5;
+constexpr int64_t kStartMsMax = 150;
+constexpr absl::Duration kDrainTimeout = absl::Seconds(60);
+constexpr absl::Duration kDepthPause = absl::Milliseconds(50);
+
+bool Ok(const absl::Status& status) {
+  if (!status.ok()) std::cerr << status << "\n";
+  return status.ok();
+}
+
+bool RecordDepths(Workload& workload, Recorder& recorder) {
+  for (const char* queue : {kFifoQueue, kWorkQueue}) {
+    const absl::StatusOr<int64_t> depth = workload.Depth(queue);
+    if (!Ok(depth.status())) return false;
+    recorder.Add(DepthRecord{queue, recorder.Now(), *depth});
+  }
+  return true;
+}
+
+// Waits until both queues are empty.
+bool Drain(Workload& workload) {
+  const absl::Time give_up = absl::Now() + kDrainTimeout;
+  while (absl::Now() < give_up) {
+    const absl::StatusOr<int64_t> fifo = workload.Depth(kFifoQueue);
+    const absl::StatusOr<int64_t> work = workload.Depth(kWorkQueue);
+    if (fifo.ok() && work.ok() && *fifo + *work == 0) return true;
+    absl::SleepFor(kDepthPause);
+  }
+  return false;
+}
+
+// Kills and restarts the server `rounds` times; false if it does not come up again.
+bool RunRounds(testing::ServerProcess& server, Workload& workload, Recorder& recorder, int rounds,
+               std::mt19937_64& random) {
+  auto kill = [&] {
+    server.Kill();
+    recorder.AddKill();
+    workload.NextGeneration();
+  };
+  for (int round = 1; round <= rounds; ++round) {
+    const int64_t uptime_ms = kUptimeMsMin + static_cast<int64_t>(
+                                                 random() % (kUptimeMsMax - kUptimeMsMin));
+    const int64_t before = workload.deliveries();
+    absl::SleepFor(absl::Milliseconds(uptime_ms));
+    kill();
+    std::cout << "round " << round << "/" << rounds << ": killed after " << uptime_ms << " ms and "
+              << workload.deliveries() - before << " deliveries" << std::endl;
+    if (random() % kKillDuringStartOneIn == 0) {
+      if (!Ok(server.Spawn())) return false;
+      absl::SleepFor(absl::Milliseconds(random() % kStartMsMax));
+      kill();
+    }
+    if (!Ok(server.Start())) return false;
+  }
+  return true;
+}
+
+int Run() {
+  uint64_t seed = absl::GetFlag(FLAGS_seed);
+  if (seed == 0) seed = std::random_device()();
+  std::cout << "seed " << seed << " (repeat with --seed " << seed << ")" << std::endl;
+  std::mt19937_64 random(seed);
+  Recorder recorder;
+  testing::ServerProcess server;
+  bool went = false;
+  {
+    Workload workload(server.address(), seed, &recorder);
+    if (!Ok(server.Start()) || !Ok(workload.Setup())) return 1;
+    workload.StartConsumers();
+    workload.StartPublishers();
+    went = RunRounds(server, workload, recorder, absl::GetFlag(FLAGS_rounds), random);
+    workload.StopPublishers();
+    workload.StopConsumers();
+    // Nobody does anything now: what the server says must agree with what the clients know.
+    went = went && RecordDepths(workload, recorder);
+    if (went) {
+      workload.BeGood();
+      workload.StartConsumers();
+      if (Drain(workload)) recorder.SetDrained();
+      workload.StopConsumers();
+      went = RecordDepths(workload, recorder);
+    }
+  }
+  const Verdict verdict = Check(recorder.Take());
+  std::cout << verdict.summary << "\n";
+  for (const Violation& v : verdict.violations) std::cout << v.rule << ": " << v.what << "\n";
+  if (verdict.kind == Verdict::Kind::kPass && went) {
+    std::cout << "PASS" << std::endl;
+    return 0;
+  }
+  std::cout << (verdict.kind == Verdict::Kind::kUnknown ? "UNKNOWN: " + verdict.why_unknown
+                                                        : std::string("FAIL"))
+            << " (seed " << seed << ")\n--- log of the server ends ---\n";
+  const std::string log = server.Log();
+  std::cout << log.substr(log.size() > 8000 ? log.size() - 8000 : 0) << std::endl;
+  return 1;
+}
+
+}  // namespace
+}  // namespace sluice::crash
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  return sluice::crash::Run();
+}
