@@ -136,6 +136,11 @@ std::vector<Setting> AllSettings() {
                               "reading waits; less bounds memory, more helps many publishers [",
                               BytesText(defaults.in_flight_bytes_max), "]"),
                  ToBytes(&Settings::in_flight_bytes_max, kInFlightBytesMin, kInFlightBytesCeiling)});
+  all.push_back({"disk-reserve", false, "SIZE",
+                 "publishes are refused while less than this is free on the disk of --data-dir, so "
+                 "that acks can still be written; less uses more of the disk [a twentieth of it, at "
+                 "most 1GiB]",
+                 ToBytes(&Settings::disk_reserve_bytes, kDiskReserveMin, kDiskReserveCeiling)});
   all.push_back({"connection-age-max", false, "TIME",
                  "clients are asked to connect again after this long, so that they spread over "
                  "servers behind a balancer; shorter spreads sooner, 0 never [1h]",

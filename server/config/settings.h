@@ -3,6 +3,7 @@
 #define SLUICE_SERVER_CONFIG_SETTINGS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,6 +32,8 @@ absl::StatusOr<Address> ParseAddress(std::string_view text);
 inline constexpr uint64_t kWindowBytesMin = 1 * kMiB;
 inline constexpr uint64_t kWindowBytesCeiling = 64 * 1024 * kMiB;
 inline constexpr int64_t kBodyBytesMaxMin = 1 * kKiB;
+inline constexpr uint64_t kDiskReserveMin = 16 * kMiB;  // less may be gone between two looks
+inline constexpr uint64_t kDiskReserveCeiling = 1024 * 1024 * kMiB;
 inline constexpr uint64_t kInFlightBytesMin = 2 * kRequestBytesMax;  // one request read, one decided
 inline constexpr uint64_t kInFlightBytesCeiling = 64 * 1024 * kMiB;
 // Below a minute, reconnecting would cost more than spreading clients brings.
@@ -49,6 +52,7 @@ struct Settings {
   int64_t body_bytes_max = kBodyBytesMaxDefault;
   uint64_t window_bytes_max = 64 * kMiB;
   uint64_t in_flight_bytes_max = 256 * kMiB;
+  std::optional<uint64_t> disk_reserve_bytes;  // unset: a share of the file system
   int64_t connection_age_ms_max = kHourMs;  // 0: none
 
   LogLevel log_level = LogLevel::kInfo;

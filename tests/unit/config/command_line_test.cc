@@ -105,6 +105,14 @@ TEST_F(CommandLineTest, SizesHaveUnitsAndBounds) {
   }
 }
 
+TEST_F(CommandLineTest, TheDiskReserveIsTheStoresToChooseUnlessSet) {
+  EXPECT_EQ(Parse({})->settings.disk_reserve_bytes, std::nullopt);
+  EXPECT_EQ(Parse({"--disk-reserve", "2GiB"})->settings.disk_reserve_bytes, 2048 * kMiB);
+  for (const char* size : {"15MiB", "1025GiB", "2%"}) {
+    EXPECT_THAT(Refusal({std::string("--disk-reserve=") + size}), HasSubstr("disk-reserve"));
+  }
+}
+
 TEST_F(CommandLineTest, ConnectionAgeIsZeroOrWithinBounds) {
   EXPECT_EQ(Parse({"--connection-age-max", "0"})->settings.connection_age_ms_max, 0);
   EXPECT_EQ(Parse({"--connection-age-max", "1m"})->settings.connection_age_ms_max, kMinuteMs);
@@ -157,7 +165,7 @@ TEST_F(CommandLineTest, HelpNamesEverySettingAndItsDefault) {
   ASSERT_TRUE(parsed.ok() && parsed->text);
   for (const char* word : {"--listen", "127.0.0.1:7070", "--http-listen", "--data-dir", "--insecure",
                            "--accept-clock", "--body-bytes-max", "1MiB", "--window-bytes-max",
-                           "--in-flight-bytes-max", "--connection-age-max", "--log-level",
+                           "--in-flight-bytes-max", "--disk-reserve", "--connection-age-max", "--log-level",
                            "--log-format", "SLUICE_HTTP_LISTEN", "--config"}) {
     EXPECT_THAT(*parsed->text, HasSubstr(word));
   }
