@@ -102,7 +102,6 @@ class RunningApp : public App {
     if (log_) log_->Stop();
     engine_.reset();  // its answers reach into the server
     server_.reset();
-    sink_.reset();
     log_.reset();
     store_.reset();
   }
@@ -126,13 +125,12 @@ class RunningApp : public App {
                                         &engine_metrics_, &ExitOnFatal);
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
-    sink_ = std::make_unique<SettleCountingSink>(engine_.get(), &metrics_);
     return absl::OkStatus();
   }
 
   absl::Status StartServers() {
     auto server =
-        api::Server::Start(ApiOptions(settings_, version_, engine_->server_id()), sink_.get(),
+        api::Server::Start(ApiOptions(settings_, version_, engine_->server_id()), engine_.get(),
                            engine_->receipts(), Clock::System(), &rpc_metrics_);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
@@ -186,7 +184,6 @@ class RunningApp : public App {
   std::unique_ptr<storage::RocksStore> store_;
   std::unique_ptr<storage::LocalLog> log_;
   std::unique_ptr<broker::Engine> engine_;
-  std::unique_ptr<SettleCountingSink> sink_;
   std::unique_ptr<api::Server> server_;
   absl::Mutex render_mutex_;
   std::unique_ptr<http::HttpServer> http_;

@@ -39,20 +39,10 @@ metrics::QueueFigures FiguresOf(std::string name, const broker::QueueStats& stat
   return figures;
 }
 
-void CountFailures(metrics::ServerMetrics* metrics, const std::string& queue, const char* op,
-                   const std::vector<broker::SettleFailure>& failures) {
-  for (const broker::SettleFailure& failure : failures) {
-    metrics->SettleFailed(queue, op, ErrorReasonName(ReasonOf(failure.status)));
-  }
-}
-
-// `outcome.failures` of a command that `done` answers are counted under `op`.
-template <typename Done>
-Done Counting(metrics::ServerMetrics* metrics, std::string queue, const char* op, Done done) {
-  return [metrics, queue = std::move(queue), op, done = std::move(done)](auto outcome) mutable {
-    if (outcome.ok()) CountFailures(metrics, queue, op, outcome->failures);
-    done(std::move(outcome));
-  };
+// The value of the label `op` for a settling call.
+std::string_view SettleOp(const api::RpcMethod& method) {
+  if (method.method == "Nack") return "nack";
+  return method.method == "ExtendLease" ? "extend" : "ack";
 }
 
 }  // namespace
@@ -90,17 +80,9 @@ void RpcMetrics::OnHandled(const api::RpcMethod& method, int code, double second
   metrics_->CallHandled(method.id, code, seconds);
 }
 
-void SettleCountingSink::Submit(broker::Command command) {
-  if (auto* settle = std::get_if<broker::SettleCommand>(&command)) {
-    // A call settles in one way: Ack, or one of the kinds of Nack.
-    const bool is_ack =
-        !settle->items.empty() && settle->items.front().action == broker::SettleAction::kAck;
-    settle->done =
-        Counting(metrics_, settle->queue, is_ack ? "ack" : "nack", std::move(settle->done));
-  } else if (auto* extend = std::get_if<broker::ExtendLeaseCommand>(&command)) {
-    extend->done = Counting(metrics_, extend->queue, "extend", std::move(extend->done));
-  }
-  next_->Submit(std::move(command));
+void RpcMetrics::OnSettleFailure(const api::RpcMethod& method, std::string_view queue,
+                                 ErrorReason reason) {
+  metrics_->SettleFailed(queue, SettleOp(method), ErrorReasonName(reason));
 }
 
 metrics::ShardFigures InspectShard(broker::CommandSink* sink, absl::Duration timeout) {

@@ -42,20 +42,10 @@ class RpcMetrics : public api::RpcObserver {
   void OnMessageReceived(const api::RpcMethod& method) override;
   void OnMessageSent(const api::RpcMethod& method) override;
   void OnHandled(const api::RpcMethod& method, int code, double seconds) override;
+  void OnSettleFailure(const api::RpcMethod& method, std::string_view queue,
+                       ErrorReason reason) override;
 
  private:
-  metrics::ServerMetrics* const metrics_;
-};
-
-// Hands commands on, and counts the receipts that settling calls were refused. Thread-safe.
-class SettleCountingSink : public broker::CommandSink {
- public:
-  SettleCountingSink(broker::CommandSink* next, metrics::ServerMetrics* metrics)
-      : next_(next), metrics_(metrics) {}
-  void Submit(broker::Command command) override;
-
- private:
-  broker::CommandSink* const next_;
   metrics::ServerMetrics* const metrics_;
 };
 

@@ -83,6 +83,10 @@ inline constexpr Metric kStoreImmutableMemtables{
     "Full write buffers that wait to become files; publishes wait when they pile up."};
 inline constexpr Metric kStorePendingCompaction{"sluice_store_pending_compaction_bytes",
                                                 "Bytes that compaction has still to rewrite."};
+inline constexpr Metric kStorePressure{
+    "sluice_store_pressure",
+    "0: publishes are taken; 1: they wait, for the store to keep up; 2: they are refused, as the "
+    "disk is nearly full."};
 
 // --- gRPC, labels grpc_service, grpc_method, grpc_type (and grpc_code)
 inline constexpr Metric kGrpcStarted{"grpc_server_started_total", "Calls started."};

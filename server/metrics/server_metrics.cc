@@ -1,5 +1,6 @@
 #include "server/metrics/server_metrics.h"
 
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -22,6 +23,9 @@ constexpr double kMsPerSecond = 1000;
 constexpr const char* kSettleOps[] = {"ack", "nack", "extend"};
 // Shown from 0 on for every queue; other reasons appear when they happen.
 constexpr const char* kSettleReasons[] = {"LEASE_EXPIRED", "RECEIPT_INVALID"};
+
+// Between two scrapes; names that clients make up must not fill the memory.
+constexpr size_t kSettleSeriesMax = 10 * kQueuesMax;
 
 template <size_t N>
 prometheus::Histogram::BucketBoundaries Bounds(const double (&bounds)[N]) {
@@ -140,7 +144,8 @@ void AppendStoreFamilies(const StoreFigures& store, std::vector<MetricFamily>* o
       {kStoreDiskBytes, store.disk_bytes},
       {kStoreMemtableBytes, store.memtable_bytes},
       {kStoreImmutableMemtables, store.immutable_memtables},
-      {kStorePendingCompaction, store.pending_compaction_bytes}};
+      {kStorePendingCompaction, store.pending_compaction_bytes},
+      {kStorePressure, store.pressure}};
   for (const auto& [metric, value] : gauges) {
     out->push_back(Single(metric, MetricType::Gauge, static_cast<double>(value)));
   }
@@ -233,22 +238,28 @@ void ServerMetrics::LogSynced(double seconds) { sync_seconds_->Observe(seconds);
 void ServerMetrics::SettleFailed(std::string_view queue, std::string_view op,
                                  std::string_view reason) {
   absl::MutexLock lock(&mutex_);
-  std::string name(queue);
-  if (!settle_queues_.contains(name)) {
-    if (settle_queues_.size() < kQueuesMax) {
-      settle_queues_.insert(name);
-    } else {
-      name = kOtherQueues;
-    }
+  std::tuple<std::string, std::string, std::string> key{queue, op, reason};
+  if (settle_failures_.size() >= kSettleSeriesMax && !settle_failures_.contains(key)) {
+    std::get<0>(key) = kOtherQueues;
   }
-  ++settle_failures_[{std::move(name), std::string(op), std::string(reason)}];
+  ++settle_failures_[std::move(key)];
 }
 
-MetricFamily ServerMetrics::SettleFailureFamily(const ShardFigures& figures) const {
-  decltype(settle_failures_) counts;
+MetricFamily ServerMetrics::SettleFailureFamily(const ShardFigures& figures) {
+  std::set<std::string_view> known;
+  for (const QueueFigures& queue : figures.queues) known.insert(queue.queue);
+  SettleCounts counts;
   {
     absl::MutexLock lock(&mutex_);
-    counts = settle_failures_;
+    if (figures.engine_up) {
+      for (const auto& [key, count] : settle_failures_) {
+        const auto& [queue, op, reason] = key;
+        counts[{known.contains(queue) ? queue : kOtherQueues, op, reason}] += count;
+      }
+      settle_failures_ = counts;
+    } else {
+      counts = settle_failures_;
+    }
   }
   for (const QueueFigures& queue : figures.queues) {
     for (const char* op : kSettleOps) {
@@ -265,7 +276,7 @@ MetricFamily ServerMetrics::SettleFailureFamily(const ShardFigures& figures) con
   return family;
 }
 
-std::string ServerMetrics::Render(const ShardFigures& figures, const StoreFigures& store) const {
+std::string ServerMetrics::Render(const ShardFigures& figures, const StoreFigures& store) {
   std::vector<MetricFamily> families = registry_->Collect();
   families.push_back(Single(kEngineUp, MetricType::Gauge, figures.engine_up ? 1 : 0));
   if (figures.engine_up) {

@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/synchronization/mutex.h"
 #include "prometheus/metric_family.h"
 #include "server/base/clock.h"
@@ -68,6 +67,7 @@ struct StoreFigures {
   uint64_t memtable_bytes = 0;
   uint64_t immutable_memtables = 0;
   uint64_t pending_compaction_bytes = 0;
+  uint64_t pressure = 0;  // 0, 1 or 2: see docs/metrics.md
 };
 
 // One gRPC method; its place in the constructor's list is its id.
@@ -95,13 +95,17 @@ class ServerMetrics {
   void LogWritten(uint64_t batches, uint64_t bytes);
   void LogSynced(double seconds);
 
-  // `op`: ack, nack or extend. `reason`: the name of an ErrorReason.
+  // `op`: ack, nack or extend. `reason`: the name of an ErrorReason. `queue` may be a name that a
+  // client made up: what is no queue of a scrape is summed up as kOtherQueues.
   void SettleFailed(std::string_view queue, std::string_view op, std::string_view reason);
 
   // The page in Prometheus' text format.
-  std::string Render(const ShardFigures& figures, const StoreFigures& store) const;
+  std::string Render(const ShardFigures& figures, const StoreFigures& store);
 
  private:
+  // By queue, op, reason.
+  using SettleCounts = std::map<std::tuple<std::string, std::string, std::string>, uint64_t>;
+
   struct CallMetrics {
     prometheus::Counter* started = nullptr;
     prometheus::Counter* received = nullptr;
@@ -110,7 +114,7 @@ class ServerMetrics {
     prometheus::Histogram* seconds = nullptr;
   };
 
-  prometheus::MetricFamily SettleFailureFamily(const ShardFigures& figures) const;
+  prometheus::MetricFamily SettleFailureFamily(const ShardFigures& figures);
 
   std::unique_ptr<prometheus::Registry> registry_;
   std::vector<CallMetrics> calls_;
@@ -122,11 +126,8 @@ class ServerMetrics {
   prometheus::Counter* written_bytes_ = nullptr;
   const double start_seconds_;
 
-  mutable absl::Mutex mutex_;
-  absl::flat_hash_set<std::string> settle_queues_ ABSL_GUARDED_BY(mutex_);
-  // By queue, op, reason.
-  std::map<std::tuple<std::string, std::string, std::string>, uint64_t> settle_failures_
-      ABSL_GUARDED_BY(mutex_);
+  absl::Mutex mutex_;
+  SettleCounts settle_failures_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sluice::metrics

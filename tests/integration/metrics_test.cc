@@ -72,7 +72,7 @@ TEST_F(MetricsTest, GrpcAndCommitFiguresAreThere) {
   MakeQueue("q");
   Publish("q", {"m"});
   EXPECT_TRUE(WaitUntil([&] {
-    return Value("grpc_server_handled_total", {"Publish", "OK"}) >= 1;
+    return Value("grpc_server_handled_total", {"grpc_method=\"Publish\"", "grpc_code=\"OK\""}) >= 1;
   })) << Text();
 }
 
