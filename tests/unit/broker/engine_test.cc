@@ -1,0 +1,214 @@
+// The engine with its real threads over a log whose batches become durable on another thread.
+#include "server/broker/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <set>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "server/storage/mem_log.h"
+#include "tests/support/shard_harness.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr absl::Duration kAnswerMax = absl::Seconds(60);
+
+// A MemStore that its readers and the commit thread share.
+class LockedStore : public storage::Store {
+ public:
+  absl::Status ScanMeta(absl::FunctionRef<absl::Status(std::string_view, std::string_view)> row)
+      override {
+    absl::MutexLock lock(&mutex_);
+    return store_.ScanMeta(row);
+  }
+  absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessages(
+      const storage::ReadRange& range) override {
+    absl::MutexLock lock(&mutex_);
+    return store_.ReadMessages(range);
+  }
+  absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessagesAt(
+      QueueId qid, Lane lane, const std::vector<Seq>& seqs) override {
+    absl::MutexLock lock(&mutex_);
+    return store_.ReadMessagesAt(qid, lane, seqs);
+  }
+  absl::Status Apply(std::string_view record) {
+    absl::MutexLock lock(&mutex_);
+    return store_.Apply(record);
+  }
+
+ private:
+  absl::Mutex mutex_;
+  storage::MemStore store_ ABSL_GUARDED_BY(mutex_);
+};
+
+class ThreadedLog : public storage::CommitLog {
+ public:
+  explicit ThreadedLog(LockedStore* store) : store_(store), thread_([this] { Run(); }) {}
+  ~ThreadedLog() override { Stop(); }
+
+  void Append(storage::Batch batch, Done done) override {
+    absl::MutexLock lock(&mutex_);
+    pending_.push_back({std::move(batch), std::move(done)});
+  }
+  void Stop() {
+    {
+      absl::MutexLock lock(&mutex_);
+      closing_ = true;
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+  void FailFromNow() {
+    absl::MutexLock lock(&mutex_);
+    failing_ = true;
+  }
+
+ private:
+  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return closing_ || !pending_.empty(); }
+  void Run() {
+    while (true) {
+      std::pair<storage::Batch, Done> next;
+      bool failing = false;
+      {
+        absl::MutexLock lock(&mutex_);
+        mutex_.Await(absl::Condition(this, &ThreadedLog::HasWork));
+        if (pending_.empty()) return;
+        next = std::move(pending_.front());
+        pending_.pop_front();
+        failing = failing_;
+      }
+      next.second(failing ? absl::UnavailableError("the disk is gone")
+                          : store_->Apply(next.first.record()));
+    }
+  }
+
+  LockedStore* const store_;
+  absl::Mutex mutex_;
+  std::deque<std::pair<storage::Batch, Done>> pending_ ABSL_GUARDED_BY(mutex_);
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool failing_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+// Acks what it gets and counts the distinct bodies.
+class AckingSink : public SubscriptionSink {
+ public:
+  AckingSink(CommandSink* engine, size_t expected) : engine_(engine), expected_(expected) {}
+  void OnStarted(const Started&) override {}
+  void OnDeliveries(std::vector<OutgoingDelivery> deliveries) override {
+    SettleCommand settle;
+    settle.queue = "q";
+    settle.done = [this](absl::StatusOr<SettleOutcome> outcome) {
+      acked_ += outcome.ok() ? outcome->settled : 0;
+      if (acked_ == expected_) all_acked.Notify();
+    };
+    for (const auto& delivery : deliveries) {
+      bodies.insert(::sluice::testing::BodyOf(delivery));
+      settle.items.push_back({delivery.receipt});
+    }
+    engine_->Submit(std::move(settle));
+  }
+  void OnLeaseLost(std::vector<Receipt>, ErrorReason) override {}
+  void OnEnd(absl::Status status) override { ended.Notify(); }
+
+  absl::Notification all_acked;
+  absl::Notification ended;
+  std::set<std::string> bodies;  // engine thread; read after all_acked
+
+ private:
+  CommandSink* const engine_;
+  const size_t expected_;
+  size_t acked_ = 0;
+};
+
+void CreateQueue(Engine& engine) {
+  absl::Notification made;
+  CreateQueueCommand command;
+  command.config.name = "q";
+  command.done = [&](absl::StatusOr<CreateQueueOutcome> outcome) {
+    EXPECT_TRUE(outcome.ok());
+    made.Notify();
+  };
+  engine.Submit(std::move(command));
+  ASSERT_TRUE(made.WaitForNotificationWithTimeout(kAnswerMax));
+}
+
+PublishCommand Publish(const std::string& body, PublishCommand::Done done) {
+  PublishCommand command;
+  command.queue = "q";
+  command.messages.push_back({::sluice::testing::MakePayload(body)});
+  command.done = std::move(done);
+  return command;
+}
+
+TEST(EngineThreads, EveryMessageOfManyPublishersIsDeliveredAndAcked) {
+  constexpr int kPublishers = 4;
+  constexpr int kMessagesEach = 2000;
+  LockedStore store;
+  ThreadedLog log(&store);
+  auto engine = Engine::Start({}, Clock::System(), &store, &log, nullptr, nullptr);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ASSERT_NO_FATAL_FAILURE(CreateQueue(**engine));
+  auto sink = std::make_shared<AckingSink>(engine->get(), kPublishers * kMessagesEach);
+  std::vector<std::thread> publishers;
+  for (int p = 0; p < kPublishers; ++p) {
+    publishers.emplace_back([&, p] {
+      for (int i = 0; i < kMessagesEach; ++i) {
+        // The consumer joins in the middle: part of the backlog is paged in.
+        if (p == 0 && i == kMessagesEach / 2) {
+          SubscribeCommand subscribe;
+          subscribe.queue = "q";
+          subscribe.sink = sink;
+          (*engine)->Submit(std::move(subscribe));
+        }
+        (*engine)->Submit(Publish(std::to_string(p * kMessagesEach + i),
+                                  [](absl::StatusOr<std::vector<PublishedMessage>> published) {
+                                    EXPECT_TRUE(published.ok());
+                                  }));
+      }
+    });
+  }
+  for (auto& publisher : publishers) publisher.join();
+  EXPECT_TRUE(sink->all_acked.WaitForNotificationWithTimeout(kAnswerMax));
+  EXPECT_EQ(sink->bodies.size(), static_cast<size_t>(kPublishers * kMessagesEach));
+
+  absl::Notification stopped;
+  (*engine)->Submit(DrainCommand{[] {}});
+  (*engine)->Submit(StopCommand{[&] { stopped.Notify(); }});
+  EXPECT_TRUE(stopped.WaitForNotificationWithTimeout(kAnswerMax));
+  EXPECT_TRUE(sink->ended.HasBeenNotified());
+  log.Stop();
+  engine->reset();
+}
+
+TEST(EngineThreads, AFailedWriteAnswersUnavailableAndIsFatalOnce) {
+  LockedStore store;
+  ThreadedLog log(&store);
+  absl::Notification fatal;
+  auto engine = Engine::Start({}, Clock::System(), &store, &log, nullptr,
+                              [&](const absl::Status& cause) {
+                                EXPECT_FALSE(cause.ok());
+                                fatal.Notify();
+                              });
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ASSERT_NO_FATAL_FAILURE(CreateQueue(**engine));
+  log.FailFromNow();
+  absl::Status answer;
+  (*engine)->Submit(Publish("lost", [&](absl::StatusOr<std::vector<PublishedMessage>> published) {
+    answer = published.status();
+  }));
+  ASSERT_TRUE(fatal.WaitForNotificationWithTimeout(kAnswerMax));
+  EXPECT_EQ(answer.code(), absl::StatusCode::kUnavailable);
+  log.Stop();
+  engine->reset();
+}
+
+}  // namespace
+}  // namespace sluice::broker
