@@ -66,6 +66,7 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   row.size_bytes = message.size_bytes;
   batch.Put(storage::Family::kMeta, storage::HistoryKey(At(seq)), storage::EncodeHistory(row));
   message.has_history = true;
+  message.lease_saved = lease_until_ms > 0;
 }
 
 void LaneState::WriteDirty(storage::Batch& batch) {

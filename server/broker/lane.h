@@ -38,6 +38,7 @@ enum class OpenState : uint8_t {
 struct OpenMessage {
   OpenState state = OpenState::kLeased;
   bool has_history = false;      // a kHistory row exists (or is in the batch being built)
+  bool lease_saved = false;      // that row says until when the lease runs
   bool fetching = false;         // its payload is being read
   bool maybe_redelivered = false;
   int32_t attempt = 1;

@@ -130,6 +130,7 @@ void Shard::StartOpenMessages(bool clean_stop, Now now) {
         const MessagePosition at = lane->At(seq);
         if (lease_until_ms > now.engine_ms) {
           message.state = OpenState::kLeased;
+          message.lease_saved = true;
           message.lease_until_ns =
               now.mono_ns + (lease_until_ms - now.engine_ms) * 1'000'000;
           ++lane->leased;

@@ -249,6 +249,10 @@ void Shard::Do(ExtendLeaseCommand& command, Now now) {
     mono_timers_.Cancel({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
     message.lease_until_ns = now.mono_ns + lease_ms * kNsPerMs;
     mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+    // Otherwise a crash would bring back the lease of the last clean stop.
+    if (message.lease_saved) {
+      found->lane->WriteHistory(at.seq, message, outcome.lease_expires_at_ms, batch_);
+    }
   }
   command.done(std::move(outcome));
 }
