@@ -1,0 +1,55 @@
+// A shard with its surroundings in memory, moved by hand: batches wait until they are committed,
+// reads until they are served, time until it is advanced.
+#ifndef SLUICE_TESTS_UNIT_BROKER_MODEL_WORLD_H_
+#define SLUICE_TESTS_UNIT_BROKER_MODEL_WORLD_H_
+
+#include <deque>
+#include <memory>
+
+#include "server/broker/shard.h"
+#include "server/storage/mem_log.h"
+
+namespace sluice::broker {
+
+class ModelWorld : public ShardPort {
+ public:
+  void Append(storage::Batch batch) override { batches.push_back(std::move(batch)); }
+  void StartRead(PageRequest request) override { reads.push_back(std::move(request)); }
+
+  // The process is gone: what was not durable is lost.
+  void Die() {
+    shard.reset();
+    batches.clear();
+    reads.clear();
+  }
+  absl::Status Start(uint64_t window_bytes_max) {
+    shard = std::make_unique<Shard>(ShardOptions{0, window_bytes_max}, this);
+    return shard->Load(store);
+  }
+  // The oldest batch reaches the store; the shard is not told.
+  Lsn Persist() {
+    const Lsn lsn = batches.front().header().lsn;
+    const absl::Status status = store.Apply(batches.front().record());
+    SLUICE_CHECK(status.ok());
+    batches.pop_front();
+    return lsn;
+  }
+  absl::Status ServeRead(Now now) {
+    const PageRequest request = std::move(reads.front());
+    reads.pop_front();
+    auto messages = request.seqs.empty()
+                        ? store.ReadMessages(request.range)
+                        : store.ReadMessagesAt(request.range.qid, request.range.lane, request.seqs);
+    if (!messages.ok()) return messages.status();
+    return shard->OnPage(request, *std::move(messages), now);
+  }
+
+  storage::MemStore store;
+  std::deque<storage::Batch> batches;
+  std::deque<PageRequest> reads;
+  std::unique_ptr<Shard> shard;
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_TESTS_UNIT_BROKER_MODEL_WORLD_H_
