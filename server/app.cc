@@ -18,6 +18,7 @@
 #include "server/http/http_server.h"
 #include "server/metrics/server_metrics.h"
 #include "server/storage/local_log.h"
+#include "server/storage/pressure.h"
 #include "server/storage/rocks_store.h"
 
 namespace sluice {
@@ -103,6 +104,7 @@ class RunningApp : public App {
     engine_.reset();  // its answers reach into the server
     server_.reset();
     log_.reset();
+    pressure_.reset();
     store_.reset();
   }
 
@@ -113,6 +115,10 @@ class RunningApp : public App {
     auto store = storage::RocksStore::Open(options);
     if (!store.ok()) return store.status();
     store_ = *std::move(store);
+    storage::PressureOptions pressure;
+    pressure.dir = settings_.data_dir;
+    pressure.disk_reserve_bytes = settings_.disk_reserve_bytes;
+    pressure_ = std::make_unique<storage::StorePressure>(store_.get(), std::move(pressure));
     log_ = std::make_unique<storage::LocalLog>(store_.get(), &log_metrics_);
     return absl::OkStatus();
   }
@@ -121,6 +127,7 @@ class RunningApp : public App {
     broker::EngineOptions options;
     options.accept_clock = settings_.accept_clock;
     options.window_bytes_max = settings_.window_bytes_max;
+    options.pressure = pressure_.get();
     auto engine = broker::Engine::Start(options, Clock::System(), store_.get(), log_.get(),
                                         &engine_metrics_, &ExitOnFatal);
     if (!engine.ok()) return engine.status();
@@ -149,7 +156,9 @@ class RunningApp : public App {
   // One page at a time: a scrape costs the engine a turn.
   std::string RenderMetrics() {
     absl::MutexLock lock(&render_mutex_);
-    return metrics_.Render(InspectShard(engine_.get(), kInspectMax), FiguresOf(store_->Stats()));
+    metrics::StoreFigures store = FiguresOf(store_->Stats());
+    store.pressure = static_cast<uint64_t>(pressure_->Read());
+    return metrics_.Render(InspectShard(engine_.get(), kInspectMax), store);
   }
 
   void LogServing() {
@@ -182,6 +191,7 @@ class RunningApp : public App {
 
   // In order of use: each needs those above it.
   std::unique_ptr<storage::RocksStore> store_;
+  std::unique_ptr<storage::StorePressure> pressure_;
   std::unique_ptr<storage::LocalLog> log_;
   std::unique_ptr<broker::Engine> engine_;
   std::unique_ptr<api::Server> server_;
