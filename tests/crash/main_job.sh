@@ -95,13 +95,18 @@ for ((i = 0; i < consumers; i++)); do
   client_pids+=($!)
 done
 
-# Each kill comes after a further share of the lines was acked, so that all fall into the work.
+# The first three kills fall into the publishing (after 15, 30 and 45 % of the lines are confirmed),
+# the others into the consuming (after 40 and 60 % are acked).
 total=$(wc -l < "$work/lines")
 for ((k = 1; k <= kills; k++)); do
-  goal=$((total * k / (kills + 2)))
+  if [ "$k" -le 3 ]; then
+    kind=confirmed goal=$((total * 15 * k / 100))
+  else
+    kind=acked goal=$((total * 20 * (k - 2) / 100))
+  fi
   give_up=$((SECONDS + drain_seconds))
-  until [ "$(count "$work"/acked.[0-9])" -ge "$goal" ]; do
-    [ $SECONDS -lt $give_up ] || fail "only $(count "$work"/acked.[0-9]) lines acked before kill $k"
+  until [ "$(count "$work/$kind".[0-9])" -ge "$goal" ]; do
+    [ $SECONDS -lt $give_up ] || fail "only $(count "$work/$kind".[0-9]) lines $kind before kill $k"
     kill -0 "$server_pid" 2>/dev/null || fail "the server ended by itself"
     sleep 0.02
   done

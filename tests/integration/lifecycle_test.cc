@@ -31,7 +31,7 @@ TEST_F(LifecycleTest, HealthKnowsEachServiceAndNoOther) {
 TEST_F(LifecycleTest, HealthWatchSeesTheDrain) {
   std::atomic<bool> serving = false;
   std::atomic<bool> not_serving = false;
-  std::thread watcher([&] {
+  std::jthread watcher([&] {
     WatchHealth(client_->channel, "sluice.v1.QueueService", [&](HealthStatus health) {
       if (health == HealthStatus::kServing) serving = true;
       if (health == HealthStatus::kNotServing) not_serving = true;
@@ -81,7 +81,7 @@ TEST_F(LifecycleTest, SigtermEndsStreamsKeepsLeasesAndExitsZeroInTime) {
 TEST_F(LifecycleTest, SigtermAnswersAWaitingReceive) {
   MakeQueue("q");
   grpc::Status status;
-  std::thread receiver([&] {
+  std::jthread receiver([&] {
     v1::ReceiveRequest request;
     request.set_queue("q");
     *request.mutable_wait() = ToProto(absl::Seconds(15));

@@ -27,7 +27,7 @@ TEST_F(ReceiveTest, WaitEndsEmptyWhenItIsOver) {
 TEST_F(ReceiveTest, WaitEndsWithTheFirstMessage) {
   MakeQueue("q");
   std::vector<v1::Delivery> received;
-  std::thread receiver([&] { received = Receive("q", 10, absl::Seconds(15)); });
+  std::jthread receiver([&] { received = Receive("q", 10, absl::Seconds(15)); });
   ASSERT_TRUE(WaitUntil([&] { return Stats("q").consumers() == 1; }));
   Publish("q", {"late"});
   receiver.join();
@@ -119,7 +119,7 @@ TEST_F(ReceiveTest, CancelledWaitTakesNothing) {
   request.set_queue("q");
   *request.mutable_wait() = ToProto(absl::Seconds(15));
   v1::ReceiveResponse response;
-  std::thread receiver([&] { client_->queues->Receive(context.get(), request, &response); });
+  std::jthread receiver([&] { client_->queues->Receive(context.get(), request, &response); });
   ASSERT_TRUE(WaitUntil([&] { return Stats("q").consumers() == 1; }));
   context->TryCancel();
   receiver.join();
