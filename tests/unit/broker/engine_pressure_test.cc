@@ -171,6 +171,31 @@ TEST_F(EngineUnderPressure, ThrottledPublishesWaitWhileAcksAreAnswered) {
   EXPECT_EQ(bodies, (std::vector<std::string>{"1", "2", "3"})) << "waiting changed their order";
 }
 
+TEST_F(EngineUnderPressure, ALaterPublishDoesNotOvertakeThoseThatWaited) {
+  // More than three turns take.
+  constexpr int kWaiting = 16;
+  const std::string body(kMiB, 'x');
+  gauge_.Set(Pressure::kThrottle);
+  PublishAnswer later;
+  PublishCommand command;
+  command.queue = "q";
+  command.messages.push_back({MakePayload(body)});
+  // Sent while most of the others still wait.
+  command.done = [this, &later](const absl::StatusOr<std::vector<PublishedMessage>>&) {
+    PublishCommand last;
+    last.queue = "q";
+    last.messages.push_back({MakePayload("later")});
+    last.done = later.Done();
+    engine_->Submit(std::move(last));
+  };
+  engine_->Submit(std::move(command));
+  for (int i = 1; i < kWaiting; ++i) Publish(body);
+  AwaitTurns();
+  gauge_.Set(Pressure::kNone);
+  ASSERT_TRUE(later.Get().ok());
+  EXPECT_EQ(later.Get()->at(0).position.seq, kWaiting + 1u);
+}
+
 TEST_F(EngineUnderPressure, RefusedPublishesSayStorageFullAndWhenToRetryWhileAcksAreAnswered) {
   ASSERT_TRUE(Publish("before").Get().ok());
   const auto got = Receive();
