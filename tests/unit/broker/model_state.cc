@@ -508,7 +508,9 @@ void NaiveModel::Shown(ModelConsumer& consumer, const OutgoingDelivery& delivery
   if (id != message.id || body.size() != message.bytes) Fail(message, "body of another message");
   const int64_t grant_ms = delivery.lease_expires_at_ms - consumer.lease_ms;
   CheckGrant(message, delivery, grant_ms);
-  if (message.granted_by_ms < grant_ms && !MayHaveFailedUnseen(message, grant_ms)) Fail(message, "passed over: granted too late");
+  if (message.granted_by_ms < grant_ms && !MayHaveFailedUnseen(message, grant_ms)) {
+    Fail(message, "passed over: granted too late");
+  }
   CheckOrder(*consumer.queue, message, message.receipts.empty(), grant_ms);
 
   message.granted_by_ms = kNever;
@@ -533,7 +535,9 @@ void NaiveModel::Shown(ModelConsumer& consumer, const OutgoingDelivery& delivery
   if (consumer.leases.size() > 1 && consumer.bytes_in_flight > consumer.max_bytes_in_flight) {
     Fail(message, "more bytes in flight than the credit");
   }
-  if (delivery.lease_expires_at_ms <= last_turn_ms_) Fail(message, "shown after its lease ended");
+  if (delivery.lease_expires_at_ms <= last_turn_ms_) {
+    Fail(message, "shown after its lease ended");
+  }
 }
 
 }  // namespace sluice::broker
