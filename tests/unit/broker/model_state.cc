@@ -491,7 +491,8 @@ void NaiveModel::CheckGrant(const ModelMessage& message, const OutgoingDelivery&
     Fail(message, "flagged maybe_redelivered without a crash");
   }
   // An unseen hand-out of a boot that stopped cleanly stands for the one that was lost.
-  if (message.lost_in_crash && !flagged && !message.disturbed && delivery.attempt <= message.shown_attempt) {
+  if (message.lost_in_crash && !flagged && !message.disturbed &&
+      delivery.attempt <= message.shown_attempt) {
     Fail(message, "held when the process died, but not flagged maybe_redelivered");
   }
 }
