@@ -57,7 +57,9 @@ absl::StatusOr<int64_t> ToMs(std::string_view field, const google::protobuf::Dur
   }
   if (seconds < 0 || nanos < 0) return MakeFieldError(field, "must not be negative");
   const int64_t ms = seconds * kSecondMs + (nanos + kNanosPerMs - 1) / kNanosPerMs;
-  if (ms < ms_min || ms > ms_max) {
+  // Rounded up, so that no wait is shorter than asked for; the lower limit is exact.
+  const bool too_short = seconds * kSecondMs + nanos / kNanosPerMs < ms_min;
+  if (too_short || ms > ms_max) {
     return MakeFieldError(field, absl::StrCat("must be ", ms_min, " to ", ms_max, " ms"));
   }
   return ms;

@@ -52,10 +52,10 @@ void ReplyNack(UnaryCall& call, const ParsedReceipts& parsed, const SettleResult
 
 using ReplySettled = void (*)(UnaryCall&, const ParsedReceipts&, const SettleResult&);
 
-// `parsed.receipts` have become `items` one to one.
+// `parsed.receipts` have become `items` one to one. Goes to the shard also when nothing is left to
+// settle: it knows whether the queue exists.
 void SubmitSettle(const std::shared_ptr<UnaryCall>& call, ParsedReceipts parsed,
                   std::vector<broker::SettleItem> items, ReplySettled reply) {
-  if (items.empty()) return reply(*call, parsed, broker::SettleOutcome{});
   broker::SettleCommand command;
   command.queue = parsed.queue;
   command.items = std::move(items);
@@ -81,7 +81,7 @@ absl::StatusOr<broker::SettleItem> ToSettleItem(const v1::NackItem& item, int in
     case v1::NACK_ACTION_DISCARD: settle.action = broker::SettleAction::kDiscard; return settle;
     case v1::NACK_ACTION_RELEASE: settle.action = broker::SettleAction::kRelease; return settle;
     case v1::NACK_ACTION_DEAD_LETTER:
-      return MakeNotBuiltError(absl::StrCat(path("action"), " = DEAD_LETTER"));
+      return MakeNotBuiltError(path("action"));
     case v1::NACK_ACTION_DELAY: {
       settle.action = broker::SettleAction::kDelay;
       auto delay_ms = ToMs(path("delay"), item.delay(), 0, kDelayMsMax);
@@ -150,7 +150,6 @@ void HandleExtendLease(const std::shared_ptr<UnaryCall>& call) {
     }
     call.Reply(response);
   };
-  if (command.receipts.empty()) return reply(*call, broker::ExtendOutcome{});
   command.done = AnswerOnLoop<ExtendResult>(call, std::move(reply));
   call->api().sink->Submit(std::move(command));
 }

@@ -85,7 +85,7 @@ QueueInfo Shard::Describe(Queue& queue, Now now) {
   info.update_ms = queue.row.update_ms;
   info.revision = queue.row.revision;
   info.counters = queue.counters;
-  info.stats.consumers = static_cast<int32_t>(queue.consumers);
+  info.stats.consumers = static_cast<int32_t>(queue.consumers + queue.receivers);
   for (auto& lane : queue.lanes) {
     if (!lane) continue;
     info.stats.ready += static_cast<int64_t>(lane->Ready());

@@ -223,10 +223,8 @@ TEST_F(ErrorsTest, CreditIsChecked) {
   v1::SubscribeRequest request = SubscribeTo("q");
   request.set_max_in_flight(-1);
   EXPECT_THAT(Subscribe(request), FailsWithField(kInvalid, "INVALID_FIELD", "max_in_flight"));
-  request.set_max_in_flight(100'001);
-  EXPECT_THAT(Subscribe(request), FailsWithField(kInvalid, "INVALID_FIELD", "max_in_flight"));
   request.set_max_in_flight(0);
-  request.set_max_bytes_in_flight((int64_t{256} << 20) + 1);
+  request.set_max_bytes_in_flight(-1);
   EXPECT_THAT(Subscribe(request),
               FailsWithField(kInvalid, "INVALID_FIELD", "max_bytes_in_flight"));
 }
