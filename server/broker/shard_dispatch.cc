@@ -150,8 +150,9 @@ bool Shard::GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now) {
       return true;
     }
     FetchReturned(queue, lane);
+    // It keeps its place: what comes after it waits for the read.
     *blocked = true;
-    // What comes after it in the lane need not wait for the read.
+    return false;
   }
   ReadyMessage* front = lane.Front(&window_bytes_);
   if (!front) {

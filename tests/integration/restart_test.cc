@@ -41,8 +41,8 @@ TEST_P(RestartTest, PublishedMessagesAreThereInOrder) {
 }
 
 TEST_P(RestartTest, AckedMessagesStayGone) {
-  Publish("q", Numbered("m", 2000));
-  const std::vector<v1::Delivery> deliveries = ReceiveAll("q", 2000);
+  Publish("q", Numbered("m", 1000));
+  const std::vector<v1::Delivery> deliveries = ReceiveAll("q", 1000);
   std::vector<std::string> every_second;
   std::vector<std::string> left;
   for (size_t i = 0; i < deliveries.size(); ++i) {
@@ -52,14 +52,14 @@ TEST_P(RestartTest, AckedMessagesStayGone) {
       left.push_back(deliveries[i].message().body());
     }
   }
-  EXPECT_EQ(Ack("q", every_second).acked(), 1000);
+  EXPECT_EQ(Ack("q", every_second).acked(), 500);
   Restart();
   const v1::QueueStats stats = Stats("q");
-  EXPECT_EQ(stats.ready() + stats.leased(), 1000);
+  EXPECT_EQ(stats.ready() + stats.leased(), 500);
   if (crashed()) {
-    EXPECT_THAT(BodiesOf(ReceiveAll("q", 1000)), ElementsAreArray(left));
+    EXPECT_THAT(BodiesOf(ReceiveAll("q", 500)), ElementsAreArray(left));
   } else {
-    EXPECT_EQ(stats.leased(), 1000) << "a clean stop saves leases";
+    EXPECT_EQ(stats.leased(), 500) << "a clean stop saves leases";
   }
 }
 

@@ -11,7 +11,7 @@ constexpr size_t kBodyBytes = 1000;
 constexpr size_t kBodyPoolBytes = 1 << 20;
 constexpr Seq kStragglerEvery = 1000;
 // Less than a tenth of what was published.
-constexpr uint64_t kLittle = 4 * kMiB;
+constexpr uint64_t kLittle = 8 * kMiB;
 
 // Small memtables, so that messages reach files of several levels quickly.
 class ReclaimTest : public RocksFixture {
