@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <random>
 #include <fstream>
 #include <sstream>
 
@@ -33,19 +34,29 @@ constexpr size_t kLogTailBytes = 4000;
 // Between two looks at whether the server is up; bounds what a start costs a test.
 constexpr absl::Duration kStartPollInterval = absl::Milliseconds(10);
 
-// A port that was free just now. Another process may take it before the server does: then the start
-// fails loudly.
-int FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  SLUICE_CHECK(fd >= 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  SLUICE_CHECK(bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
-  socklen_t length = sizeof(address);
-  SLUICE_CHECK(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-  close(fd);
-  return ntohs(address.sin_port);
+// Below the ports that the kernel gives to outgoing connections, so that none of those takes a port
+// between our look and the server's bind.
+constexpr int kPortMin = 10'000;
+constexpr int kPortMax = 32'000;
+
+// A port that was free just now and is not `other`. Should another process take it before the
+// server does, the start fails loudly.
+int FreePort(int other = 0) {
+  std::random_device random;
+  std::uniform_int_distribution<int> ports(kPortMin, kPortMax);
+  while (true) {
+    const int port = ports(random);
+    if (port == other) continue;
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    SLUICE_CHECK(fd >= 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const bool is_free = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    close(fd);
+    if (is_free) return port;
+  }
 }
 
 std::string ServerBinary() {
@@ -72,10 +83,10 @@ TempDir::~TempDir() {
 
 ServerProcess::ServerProcess(std::vector<std::string> flags)
     : flags_(std::move(flags)),
-      address_(absl::StrCat("127.0.0.1:", FreePort())),
       data_dir_(dir_.path() + "/data"),
       log_path_(dir_.path() + "/sluiced.log"),
       http_port_(FreePort()) {
+  address_ = absl::StrCat("127.0.0.1:", FreePort(http_port_));
   http_address_ = absl::StrCat("127.0.0.1:", http_port_);
 }
 
