@@ -48,7 +48,7 @@ class AnnouncedCondition {
 
 }  // namespace
 
-// `object` is `this`: a member function takes it as its first argument.
+// A member function takes `this` as its first argument, so plain functions can stand in.
 #define SLUICE_MUTEX(result, name, ...)                                                  \
   result __real__ZN4absl7debian35Mutex##name(absl::Mutex* mutex __VA_OPT__(, ) __VA_ARGS__); \
   result __wrap__ZN4absl7debian35Mutex##name(absl::Mutex* mutex __VA_OPT__(, ) __VA_ARGS__)
