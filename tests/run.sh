@@ -24,7 +24,7 @@ say() { printf '\n==> [%s s] %s\n' "$SECONDS" "$*"; }
 count_run() {
   local name=$1 dir=$2 report tests failures not_run
   shift 2
-  report=$dir/tests.xml
+  report=$root/$dir/tests.xml  # ctest would take a relative path as below its own directory
   rm -f "$report"
   ctest --test-dir "$dir" --output-on-failure --no-tests=error --timeout "$test_timeout_s" \
     --parallel "$jobs" --output-junit "$report" "$@" || true
