@@ -102,14 +102,7 @@ void Shard::Do(PublishCommand& command, Now now) {
     AddMessage(*queue, lane, std::move(message.payload), now.engine_ms);
     if (!lane.dirty) MarkDirty(*queue, lane);
   }
-  ReplyWhenDurable([done = std::move(command.done), published = std::move(published)](
-                       const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(published));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), std::move(published));
 }
 
 void Shard::Do(InspectCommand& command, Now now) {

@@ -119,6 +119,18 @@ class Shard {
   void Do(DrainCommand& command, Now now);
   void Do(StopCommand& command, Now now);
   void ReplyWhenDurable(Reply reply);
+  // Calls done(value), or done(status) when the batch failed.
+  template <typename Done, typename Value>
+  void AnswerWhenDurable(Done done, Value value) {
+    ReplyWhenDurable([done = std::move(done),
+                      value = std::move(value)](const absl::Status& status) mutable {
+      if (status.ok()) {
+        done(std::move(value));
+      } else {
+        done(status);
+      }
+    });
+  }
   Queue* FindQueue(const std::string& name);
   Queue* FindQueue(QueueId qid);
   LaneState& LaneOf(Queue& queue, Lane lane);

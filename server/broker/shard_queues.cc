@@ -134,27 +134,13 @@ void Shard::Do(CreateQueueCommand& command, Now now) {
     outcome.queue = Describe(queue, now);
     outcome.created = true;
   }
-  ReplyWhenDurable([done = std::move(command.done),
-                    outcome = std::move(outcome)](const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(outcome));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), std::move(outcome));
 }
 
 void Shard::Do(GetQueueCommand& command, Now now) {
   Queue* queue = FindQueue(command.queue);
   if (!queue) return command.done(QueueNotFound(command.queue));
-  ReplyWhenDurable([done = std::move(command.done), info = Describe(*queue, now)](
-                       const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(info));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), Describe(*queue, now));
 }
 
 void Shard::Do(ListQueuesCommand& command, Now now) {
@@ -167,14 +153,7 @@ void Shard::Do(ListQueuesCommand& command, Now now) {
     }
     outcome.queues.push_back(Describe(*it->second, now));
   }
-  ReplyWhenDurable([done = std::move(command.done),
-                    outcome = std::move(outcome)](const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(outcome));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), std::move(outcome));
 }
 
 void Shard::Do(UpdateQueueCommand& command, Now now) {
@@ -195,14 +174,7 @@ void Shard::Do(UpdateQueueCommand& command, Now now) {
     batch_.Put(Family::kMeta, storage::QueueKey(options_.shard, queue->qid),
                storage::EncodeQueue(queue->row));
   }
-  ReplyWhenDurable([done = std::move(command.done), info = Describe(*queue, now)](
-                       const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(info));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), Describe(*queue, now));
 }
 
 void Shard::EndConsumersOf(Queue& queue, const absl::Status& status) {
@@ -323,13 +295,7 @@ void Shard::Do(PurgeQueueCommand& command, Now now) {
     purged += static_cast<int64_t>(before - lane->Unsettled());
   }
   if (!command.dry_run) queue->counters.purged += static_cast<uint64_t>(purged);
-  ReplyWhenDurable([done = std::move(command.done), purged](const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(purged);
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), purged);
 }
 
 }  // namespace sluice::broker

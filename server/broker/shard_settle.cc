@@ -210,14 +210,7 @@ void Shard::Do(SettleCommand& command, Now now) {
     }
   }
   // Also when nothing changed: an earlier settle of the same receipt may not be durable yet.
-  ReplyWhenDurable([done = std::move(command.done),
-                    outcome = std::move(outcome)](const absl::Status& status) mutable {
-    if (status.ok()) {
-      done(std::move(outcome));
-    } else {
-      done(status);
-    }
-  });
+  AnswerWhenDurable(std::move(command.done), std::move(outcome));
 }
 
 void Shard::Do(ExtendLeaseCommand& command, Now now) {

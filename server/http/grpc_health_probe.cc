@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/base/clock.h"
 
 namespace sluice::http {
 namespace {
@@ -46,8 +47,8 @@ absl::Status ProbeGrpcHealth(const std::string& address) {
   grpc::GenericStub stub(channel);
 
   grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() +
-                       std::chrono::milliseconds(kHealthProbeMsMax));
+  context.set_deadline(std::chrono::system_clock::time_point(
+      std::chrono::milliseconds(Clock::System()->WallMs() + kHealthProbeMsMax)));
   grpc::CompletionQueue queue;
   grpc::Slice empty;
   const auto call =
