@@ -19,35 +19,100 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/model/death.h"
 #include "server/model/error.h"
+#include "server/model/exchange.h"
+#include "server/model/hash.h"
 #include "server/model/ids.h"
+#include "server/model/message_state.h"
 #include "server/model/payload.h"
 #include "server/model/queue_config.h"
 #include "server/model/receipt.h"
 
 namespace sluice::broker {
 
+// ---- configuration
+
+// Only the fields that the client set; the rest is the default (create) or stays (update).
+struct QueueConfigChange {
+  std::string name;
+  std::optional<int64_t> lease_ms;
+  std::optional<int32_t> max_attempts;
+  std::optional<int64_t> min_backoff_ms;
+  std::optional<int64_t> max_backoff_ms;
+  std::optional<bool> discard_when_exhausted;
+  std::optional<std::string> dead_letter_queue;
+  std::optional<int64_t> ttl_ms;
+  std::optional<int64_t> max_length;
+  std::optional<int64_t> max_bytes;
+  std::optional<Overflow> overflow;
+  std::optional<int64_t> dedup_window_ms;
+  std::optional<RateLimit> delivery_rate;
+  std::optional<bool> single_active_consumer;
+  std::optional<std::map<std::string, std::string>> labels;
+  std::optional<int64_t> priority_aging_ms;
+  std::optional<int64_t> idle_expiry_ms;
+};
+
 // ---- publishing
 
+// What only some messages have; kept apart so that plain ones stay small.
+struct MessageOptions {
+  uint64_t group_hash = 0;      // KeyedHash::Group of its name; 0: no group
+  int64_t delay_ms = 0;         // from the decision; 0: none
+  int64_t deliver_at_ms = 0;    // engine time; 0: none. Excludes delay_ms
+  int64_t ttl_ms = 0;           // from when it is due; 0: the queue's
+  std::optional<Hash128> dedup; // KeyedHash::Dedup of its dedup_id
+  // Only read when the publish goes to an exchange.
+  std::string routing_key;
+  std::vector<std::pair<std::string, std::string>> attributes;
+};
+
 struct NewMessage {
-  // Wire-ready sluice.v1.Message of the publisher without fields 13, 14, 16, followed by
-  // kServerFieldsBytes unwritten bytes that the engine fills in (model/server_fields.h).
-  // Not yet shared with anyone.
+  // Wire-ready sluice.v1.Message of the publisher without fields 13, 14 and with the server's field
+  // 16, followed by kServerFieldsBytes unwritten bytes that the engine fills in
+  // (model/server_fields.h). Not yet shared with anyone.
   Payload payload;
   int priority = kPriorityDefault;
+  std::unique_ptr<MessageOptions> options;  // null: none of them is set
 };
 
 struct PublishedMessage {
-  MessagePosition position;  // FormatMessageId gives the id
+  MessagePosition id;  // FormatMessageId writes it
   bool duplicate = false;
-  int32_t routed_queues = 1;
+  int32_t routed_queues = 1;  // 0: no route, and nothing was stored: `id` is not set
 };
 
-// All messages or none.
+// All messages or none. Exactly one of `queue` and `exchange` is set.
+struct Publish {
+  std::string queue;
+  std::string exchange;
+  bool mandatory = false;
+  int64_t wait_when_full_ms = 0;  // 0: a full queue refuses at once
+  std::vector<NewMessage> messages;
+};
+
 struct PublishCommand {
   using Done = absl::AnyInvocable<void(absl::StatusOr<std::vector<PublishedMessage>>)>;
+  Publish publish;
+  // Set for a stream with a producer id: the sequence of the first message, and which stream it is
+  // (ProducerOpened::stream). Messages at or below the producer's last sequence are duplicates.
+  uint64_t producer_stream = 0;
+  int64_t first_sequence = 0;
+  Done done;
+};
+
+// A stream with a producer id begins; an older one of the same target and id is fenced: what it
+// publishes from now on is refused PRODUCER_FENCED.
+struct ProducerOpened {
+  uint64_t stream = 0;
+  int64_t last_sequence = 0;
+};
+struct OpenProducerCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<ProducerOpened>)>;
   std::string queue;
-  std::vector<NewMessage> messages;
+  std::string exchange;
+  std::string producer_id;
   Done done;
 };
 
@@ -61,6 +126,7 @@ struct OutgoingDelivery {
   int64_t lease_expires_at_ms = 0;  // engine time: milliseconds since 1970
   bool maybe_redelivered = false;
   Payload payload;  // serialised sluice.v1.Message, immutable
+  std::shared_ptr<const Deaths> deaths;  // null: none
 };
 
 // The shard's end of one subscription stream. Implemented by server/api. Called on the engine
@@ -81,13 +147,22 @@ class SubscriptionSink {
   virtual void OnDeliveries(std::vector<OutgoingDelivery> deliveries) = 0;
   // Leases that ended without the consumer settling them.
   virtual void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) = 0;
+  // After DrainSubscriptionCommand: no delivery follows until new credit is given.
+  virtual void OnDrained() = 0;
   // OK: max_messages or idle_timeout reached; leases are kept. Otherwise the reason for the stream's
   // end, for example QUEUE_DELETED or DRAINING.
   virtual void OnEnd(absl::Status status) = 0;
 };
 
+// A queue that lives as long as the stream that made it.
+struct TemporaryQueueSpec {
+  QueueConfigChange config;  // the name is chosen by the caller: `sluice.tmp.` and 128 random bits
+  std::vector<Binding> bindings;  // to that queue
+};
+
 struct SubscribeCommand {
   std::string queue;
+  std::unique_ptr<TemporaryQueueSpec> temporary_queue;  // instead of `queue`
   std::string consumer;  // the client's name for itself; may be empty
   int32_t max_in_flight = kMaxInFlightDefault;
   int64_t max_bytes_in_flight = kMaxBytesInFlightDefault;
@@ -96,7 +171,11 @@ struct SubscribeCommand {
   int64_t max_messages = 0;     // 0: no limit
   int64_t idle_timeout_ms = 0;  // 0: none; counted from the last delivery
   bool keep_leases_on_close = false;
+  bool exclusive = false;
+  int32_t consumer_priority = 0;  // higher ones are served first while they have credit
+  RateLimit delivery_rate;
   std::string peer;
+  std::string principal;
   std::shared_ptr<SubscriptionSink> sink;
 };
 
@@ -109,6 +188,18 @@ using SinkKey = const SubscriptionSink*;
 struct WrittenCommand {
   SinkKey sink = nullptr;
   uint32_t deliveries = 0;
+};
+
+// New limits for the credit of a live stream; 0 holds deliveries. What it holds already stays.
+struct SetCreditCommand {
+  SinkKey sink = nullptr;
+  int32_t max_in_flight = 0;
+  int64_t max_bytes_in_flight = 0;
+};
+
+// No more deliveries; OnDrained comes after the last one. Leases stay.
+struct DrainSubscriptionCommand {
+  SinkKey sink = nullptr;
 };
 
 // The stream is over (cancelled, broken or finished after OnEnd). Safe to send more than once and
@@ -146,12 +237,13 @@ struct ReceiveWrittenCommand {
 
 // ---- settling
 
-enum class SettleAction : uint8_t { kAck, kRetry, kDelay, kDiscard, kRelease };
+enum class SettleAction : uint8_t { kAck, kRetry, kDelay, kDeadLetter, kDiscard, kRelease };
 
 struct SettleItem {
   Receipt receipt;
   SettleAction action = SettleAction::kAck;
   int64_t delay_ms = 0;  // kDelay only
+  std::string reason;    // of a nack, for the message's death
 };
 struct SettleFailure {
   int32_t index = 0;  // into `items`
@@ -181,6 +273,21 @@ struct ExtendLeaseCommand {
   Done done;
 };
 
+// Acks, nacks and publishes in one batch: all of them, or none. The first that cannot be done is
+// the error, named by its path in the request.
+struct TransactCommand {
+  struct Settle {
+    std::string queue;
+    std::vector<SettleItem> items;
+  };
+  using Done =
+      absl::AnyInvocable<void(absl::StatusOr<std::vector<std::vector<PublishedMessage>>>)>;
+  std::vector<Settle> acks;
+  std::vector<Settle> nacks;
+  std::vector<Publish> publishes;
+  Done done;
+};
+
 // ---- queues
 
 struct QueueStats {
@@ -203,23 +310,20 @@ struct QueueCounters {
   uint64_t retried = 0;
   uint64_t leases_expired = 0;
   uint64_t purged = 0;
+  uint64_t dead_lettered = 0;
+  uint64_t expired = 0;
+  uint64_t dropped = 0;  // to make room: DROP_HEAD
+  uint64_t duplicates = 0;
 };
 struct QueueInfo {
   QueueConfig config;
+  bool paused = false;
+  std::vector<WaitReason> waiting;  // why ready messages are not going out
   QueueStats stats;
   QueueCounters counters;
   int64_t create_ms = 0;
   int64_t update_ms = 0;
   uint64_t revision = 0;  // the etag
-};
-
-// Only the fields that the client set; the rest is the default (create) or stays (update).
-struct QueueConfigChange {
-  std::string name;
-  std::optional<int64_t> lease_ms;
-  std::optional<int64_t> min_backoff_ms;
-  std::optional<int64_t> max_backoff_ms;
-  std::optional<std::map<std::string, std::string>> labels;
 };
 
 struct CreateQueueOutcome {
@@ -270,6 +374,187 @@ struct PurgeQueueCommand {
   Done done;
 };
 
+struct PauseQueueCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<QueueInfo>)>;
+  std::string queue;
+  bool paused = true;
+  Done done;
+};
+
+// ---- exchanges
+
+struct CreateExchangeCommand {
+  struct Outcome {
+    Exchange exchange;
+    bool created = false;
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Outcome>)>;
+  ExchangeChange exchange;
+  Done done;
+};
+struct GetExchangeCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Exchange>)>;
+  std::string exchange;
+  Done done;
+};
+struct ListExchangesCommand {
+  struct Outcome {
+    std::vector<Exchange> exchanges;  // in order of name
+    bool more = false;
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Outcome>)>;
+  std::string name_glob;
+  std::string after_name;
+  int32_t limit = kPageSizeDefault;
+  Done done;
+};
+struct UpdateExchangeCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Exchange>)>;
+  ExchangeChange exchange;
+  bool replace = false;
+  Done done;
+};
+struct DeleteExchangeCommand {
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+  std::string exchange;
+  bool if_unused = false;  // refuse while it has bindings, or one leads to it
+  Done done;
+};
+struct CreateBindingCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<bool>)>;  // false: it was there
+  Binding binding;
+  Done done;
+};
+struct DeleteBindingCommand {
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+  Binding binding;
+  Done done;
+};
+struct ListBindingsCommand {
+  struct Outcome {
+    std::vector<Binding> bindings;  // in order of their identity
+    std::string next_cursor;        // empty: these were the last
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Outcome>)>;
+  std::string exchange;  // empty: any
+  std::string queue;     // empty: any
+  std::string cursor;
+  int32_t limit = kPageSizeDefault;
+  Done done;
+};
+
+// ---- looking at messages and moving them
+
+// Also the order of a listing.
+struct ListCursor {
+  Lane lane = 0;
+  Seq seq = 0;
+};
+struct ListedMessage {
+  MessagePosition position;  // where it is now; its id is in the payload
+  Payload payload;
+  int64_t publish_ms = 0;
+  uint64_t group_hash = 0;
+  MessageState state = MessageState::kReady;
+  WaitReason waiting = WaitReason::kUnspecified;
+  int32_t attempt = 1;
+  int32_t delivery_count = 0;
+  int64_t until_ms = 0;  // lease end or due time, engine time; 0: neither
+  std::optional<MessagePosition> blocked_by;  // an id
+  std::string leased_by;                      // the consumer's name, or its id if it has none
+  std::shared_ptr<const Deaths> deaths;
+};
+// One bounded step of a listing: looks at up to `scan_max` messages from the cursor on. Changes
+// nothing.
+struct ListMessagesCommand {
+  struct Outcome {
+    std::vector<ListedMessage> messages;
+    std::optional<ListCursor> next;  // nothing: that was the end
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Outcome>)>;
+  std::string queue;
+  ListCursor cursor;
+  int32_t scan_max = kPageSizeMax;
+  int64_t bytes_max = kResponseBytesMax;  // of payloads; at least one message comes
+  Done done;
+};
+struct GetMessageCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<ListedMessage>)>;  // MESSAGE_NOT_FOUND
+  std::string queue;
+  MessagePosition id;
+  Done done;
+};
+// Takes the messages at these positions out of a queue, as one batch for each turn it needs. Those
+// that are leased (unless asked for), settled or gone are skipped.
+struct EditMessagesCommand {
+  enum class Action : uint8_t {
+    kDelete,
+    kReschedule,  // to deliver_at_ms, or delay_ms from the decision
+    kMove,        // to `to_queue`, or where that is empty to the queue that it died in last
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<int64_t>)>;  // how many
+  std::string queue;
+  std::vector<MessagePosition> positions;
+  Action action = Action::kDelete;
+  bool include_leased = false;  // kDelete only
+  int64_t delay_ms = 0;
+  int64_t deliver_at_ms = 0;
+  std::string to_queue;
+  Done done;
+};
+
+// ---- consumers
+
+struct ConsumerInfo {
+  SubscriptionId id = 0;
+  std::string consumer;
+  std::string queue;
+  std::string principal;
+  std::string peer;
+  int32_t in_flight = 0;
+  int64_t bytes_in_flight = 0;
+  bool active = true;  // false: waits its turn behind a single active consumer
+  int64_t connect_ms = 0;
+};
+struct ListConsumersCommand {
+  struct Outcome {
+    std::vector<ConsumerInfo> consumers;  // in order of id
+    bool more = false;
+  };
+  using Done = absl::AnyInvocable<void(absl::StatusOr<Outcome>)>;
+  std::string queue;  // empty: all
+  SubscriptionId after = 0;
+  int32_t limit = kPageSizeDefault;
+  Done done;
+};
+// Ends the stream; its leases are ready at once.
+struct CloseConsumerCommand {
+  using Done = absl::AnyInvocable<void(absl::Status)>;
+  SubscriptionId id = 0;
+  Done done;
+};
+
+// ---- definitions
+
+struct Definitions {
+  std::vector<QueueConfigChange> queues;
+  std::vector<ExchangeChange> exchanges;
+  std::vector<Binding> bindings;
+};
+struct DefinitionChange {
+  enum class Action : uint8_t { kNone = 1, kCreate, kUpdate, kDelete };
+  std::string resource;  // "queue orders", "exchange events", "binding events -> orders"
+  Action action = Action::kNone;
+  std::vector<std::string> differences;  // "lease: 30s -> 60s"
+};
+struct ApplyDefinitionsCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<std::vector<DefinitionChange>>)>;
+  Definitions definitions;
+  bool dry_run = false;
+  bool prune = false;  // what is not named goes: queues only if empty
+  Done done;
+};
+
 // ---- the shard itself
 
 struct ShardTotals {
@@ -306,10 +591,15 @@ struct StopCommand {
 
 using Command =
     std::variant<PublishCommand, SettleCommand, WrittenCommand, ReceiveCommand,
-                 ReceiveWrittenCommand, CancelReceiveCommand, SubscribeCommand,
-                 CloseSubscriptionCommand, ExtendLeaseCommand, CreateQueueCommand, GetQueueCommand,
+                 ReceiveWrittenCommand, CancelReceiveCommand, SubscribeCommand, SetCreditCommand,
+                 DrainSubscriptionCommand, CloseSubscriptionCommand, ExtendLeaseCommand,
+                 TransactCommand, OpenProducerCommand, CreateQueueCommand, GetQueueCommand,
                  ListQueuesCommand, UpdateQueueCommand, DeleteQueueCommand, PurgeQueueCommand,
-                 InspectCommand, DrainCommand, StopCommand>;
+                 PauseQueueCommand, CreateExchangeCommand, GetExchangeCommand, ListExchangesCommand,
+                 UpdateExchangeCommand, DeleteExchangeCommand, CreateBindingCommand,
+                 DeleteBindingCommand, ListBindingsCommand, ListMessagesCommand, GetMessageCommand,
+                 EditMessagesCommand, ListConsumersCommand, CloseConsumerCommand,
+                 ApplyDefinitionsCommand, InspectCommand, DrainCommand, StopCommand>;
 
 // Where commands go in. Thread-safe; never blocks.
 class CommandSink {

@@ -26,6 +26,8 @@ inline constexpr Lane LaneOfPriority(int priority) {
   return static_cast<Lane>(kPriorityMax - priority);
 }
 inline constexpr int PriorityOfLane(Lane lane) { return kPriorityMax - lane; }
+// Lane of messages that wait for their time, of every priority; its order is that of publishing.
+inline constexpr Lane kDelayedLane = 16;
 
 struct MessagePosition {
   ShardId shard = 0;

@@ -45,6 +45,31 @@ inline constexpr int64_t kDelayMsMax = 366 * kDayMs;
 inline constexpr int64_t kMinBackoffMsDefault = 1 * kSecondMs;
 inline constexpr int64_t kMaxBackoffMsDefault = 5 * kMinuteMs;
 
+// Scheduling: API.md-level bounds of queue settings.
+inline constexpr int64_t kTtlMsMax = 366 * kDayMs;
+inline constexpr int64_t kDedupWindowMsDefault = 10 * kMinuteMs;
+inline constexpr int64_t kDedupWindowMsMax = 7 * kDayMs;
+inline constexpr int32_t kMaxAttemptsCeiling = 1'000'000;
+inline constexpr int64_t kWaitWhenFullMsMax = 5 * kMinuteMs;
+inline constexpr double kRatePerSecondMax = 1e7;
+inline constexpr double kRatePerSecondMin = 1e-3;
+inline constexpr int32_t kRateBurstMax = 1'000'000;
+inline constexpr int64_t kIdleExpiryMsMin = 1 * kSecondMs;
+inline constexpr int64_t kIdleExpiryMsMax = 366 * kDayMs;
+inline constexpr int64_t kPriorityAgingMsMin = 100;
+inline constexpr int64_t kPriorityAgingMsMax = 366 * kDayMs;
+
+// Routing.
+inline constexpr size_t kExchangesMax = 10'000;
+inline constexpr size_t kBindingsMax = 100'000;
+inline constexpr int kBindingHeadersMax = 64;
+inline constexpr int kExchangeHopsMax = 16;    // exchanges that one publish may pass in a row
+inline constexpr int kRoutedQueuesMax = 1000;  // queues that one message may reach
+
+// Idempotent producers: API.md rule 3.
+inline constexpr int64_t kProducerKeptMs = 7 * kDayMs;
+inline constexpr size_t kProducersMax = 100'000;
+
 // Receive.
 inline constexpr int kReceiveMessagesDefault = 1;
 inline constexpr int kReceiveMessagesMax = 1000;

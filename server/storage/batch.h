@@ -16,6 +16,7 @@ namespace sluice::storage {
 enum class Family : uint8_t {
   kMessages = 1,  // written once, never overwritten, never deleted row by row
   kMeta = 2,
+  kIndex = 3,  // ways to find messages; rows of settled ones are dropped by compactions
 };
 
 struct BatchHeader {

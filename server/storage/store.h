@@ -3,21 +3,31 @@
 #define SLUICE_SERVER_STORAGE_STORE_H_
 
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/model/ids.h"
+#include "server/model/message_info.h"
 #include "server/model/payload.h"
 
 namespace sluice::storage {
 
 struct StoredMessage {
   Seq seq = 0;
-  int64_t publish_ms = 0;
-  Payload payload;  // wire-ready sluice.v1.Message
+  MessageInfo info;
+  Payload payload;  // wire-ready sluice.v1.Message; empty for a skipped group
+};
+
+struct IndexRow {
+  std::string key;
+  std::string value;
 };
 
 // Which rows of one lane to read, in order of seq.
@@ -28,6 +38,8 @@ struct ReadRange {
   Seq end = 0;    // exclusive
   uint32_t messages_max = 0;
   uint64_t bytes_max = 0;  // stops after the message that reaches it; at least one is returned
+  // Messages of these groups come without their payload and count no bytes. Null: none.
+  std::shared_ptr<const absl::flat_hash_set<uint64_t>> skip_groups;
 };
 
 // Blocking reads of synced state. Thread-safe; the engine thread never calls them while serving.
@@ -45,6 +57,16 @@ class Store {
   // The messages with these seqs (rising); a missing one is left out.
   virtual absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(
       QueueId qid, Lane lane, const std::vector<Seq>& seqs) = 0;
+
+  // Rows of Family::kIndex with begin <= key < end in key order, at most `rows_max`. Rows of settled
+  // messages may be among them.
+  virtual absl::StatusOr<std::vector<IndexRow>> ScanIndex(std::string_view begin,
+                                                          std::string_view end,
+                                                          uint32_t rows_max) = 0;
+
+  // The values of these rows of Family::kIndex, in the same order; nothing where there is none.
+  virtual absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
+      const std::vector<std::string>& keys) = 0;
 };
 
 }  // namespace sluice::storage

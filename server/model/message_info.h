@@ -1,0 +1,30 @@
+// What the server knows of a stored message besides its bytes.
+#ifndef SLUICE_SERVER_MODEL_MESSAGE_INFO_H_
+#define SLUICE_SERVER_MODEL_MESSAGE_INFO_H_
+
+#include <cstdint>
+#include <memory>
+
+#include "server/model/death.h"
+#include "server/model/ids.h"
+
+namespace sluice {
+
+// Of a message that is not where it was first stored.
+struct Origin {
+  MessagePosition id;  // where it was first stored: its message id
+  Deaths deaths;
+};
+
+struct MessageInfo {
+  int64_t publish_ms = 0;   // engine time
+  int64_t expire_ms = 0;    // engine time; 0: never
+  int64_t due_ms = 0;       // engine time; only in the delayed lane
+  uint64_t group_hash = 0;  // 0: no group
+  int priority = kPriorityDefault;  // kept only in the delayed lane: elsewhere the lane says it
+  std::shared_ptr<const Origin> origin;  // null: it is where its id says
+};
+
+}  // namespace sluice
+
+#endif  // SLUICE_SERVER_MODEL_MESSAGE_INFO_H_
