@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
+#include "server/base/glob.h"
 #include "server/broker/shard.h"
 #include "server/storage/rows.h"
 
@@ -36,26 +37,6 @@ absl::Status CheckConfig(const QueueConfig& config) {
     return MakeFieldError("config.retry.min_backoff", "must not be more than max_backoff");
   }
   return absl::OkStatus();
-}
-
-// `*` any run of characters, `?` one. Linear in the text for each star.
-bool GlobMatches(std::string_view glob, std::string_view text) {
-  size_t g = 0, t = 0, star = std::string_view::npos, mark = 0;
-  while (t < text.size()) {
-    if (g < glob.size() && (glob[g] == '?' || glob[g] == text[t])) {
-      ++g, ++t;
-    } else if (g < glob.size() && glob[g] == '*') {
-      star = g++;
-      mark = t;
-    } else if (star != std::string_view::npos) {
-      g = star + 1;
-      t = ++mark;
-    } else {
-      return false;
-    }
-  }
-  while (g < glob.size() && glob[g] == '*') ++g;
-  return g == glob.size();
 }
 
 }  // namespace
