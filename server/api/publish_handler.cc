@@ -48,8 +48,8 @@ void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
   int64_t bytes = 0;
   for (const auto& message : parsed->messages) bytes += message.payload.size();
   broker::PublishCommand command;
-  command.queue = std::move(parsed->queue);
-  command.messages = std::move(parsed->messages);
+  command.publish.queue = std::move(parsed->queue);
+  command.publish.messages = std::move(parsed->messages);
   using Result = absl::StatusOr<std::vector<broker::PublishedMessage>>;
   command.done = AnswerOnLoop<Result>(
       call, [share = BudgetShare(&api.budget, bytes)](UnaryCall& call, Result result) {

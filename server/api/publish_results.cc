@@ -39,7 +39,7 @@ void AppendResult(const broker::PublishedMessage& message, std::string* out) {
   out->push_back(Tag(1, 2));
   AppendVarint(kMessageIdBytes, out);
   char id[kMessageIdBytes];
-  WriteMessageId(message.position, id);
+  WriteMessageId(message.id, id);
   out->append(id, kMessageIdBytes);
   if (message.duplicate) {
     out->push_back(Tag(2, 0));

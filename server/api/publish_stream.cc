@@ -156,8 +156,8 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
   in_flight_bytes_ += batch.bytes;
   api_->budget.Take(batch.bytes);
   broker::PublishCommand command;
-  command.queue = queue_;
-  command.messages = std::move(parsed.messages);
+  command.publish.queue = queue_;
+  command.publish.messages = std::move(parsed.messages);
   command.done = [call = self(), number](Result result) mutable {
     EventLoop& loop = call->loop();
     loop.Post([call = std::move(call), number, result = std::move(result)]() mutable {
@@ -250,7 +250,7 @@ void PublishStreamCall::ConfirmFront(v1::PublishStreamStored* stored) {
     if (message.duplicate) stored->set_duplicates(stored->duplicates() + 1);
     if (!return_results_) continue;
     auto* result = stored->add_results();
-    result->set_message_id(FormatMessageId(message.position));
+    result->set_message_id(FormatMessageId(message.id));
     result->set_duplicate(message.duplicate);
     result->set_routed_queues(message.routed_queues);
   }

@@ -32,6 +32,7 @@ class SubscribeCall final : public Call, public broker::SubscriptionSink {
   void OnStarted(const Started& started) override;
   void OnDeliveries(std::vector<broker::OutgoingDelivery> deliveries) override;
   void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) override;
+  void OnDrained() override {}  // only streams that can ask for it are told
   void OnEnd(absl::Status status) override;
 
  private:

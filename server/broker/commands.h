@@ -74,7 +74,7 @@ struct NewMessage {
   // (model/server_fields.h). Not yet shared with anyone.
   Payload payload;
   int priority = kPriorityDefault;
-  std::unique_ptr<MessageOptions> options;  // null: none of them is set
+  std::unique_ptr<MessageOptions> options = nullptr;  // null: none of them is set
 };
 
 struct PublishedMessage {
@@ -243,7 +243,7 @@ struct SettleItem {
   Receipt receipt;
   SettleAction action = SettleAction::kAck;
   int64_t delay_ms = 0;  // kDelay only
-  std::string reason;    // of a nack, for the message's death
+  std::string reason = {};  // of a nack, for the message's death
 };
 struct SettleFailure {
   int32_t index = 0;  // into `items`

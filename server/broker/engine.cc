@@ -83,7 +83,9 @@ class EngineImpl : public Engine, private ShardPort {
           std::abs(difference_ms) / kDayMs,
           " days; set the clock, or start once with --accept-clock if it is right"));
     }
-    if (row.boot == 0) shard_.NameNewStore(NewServerId(), ReceiptCodec::NewKey());
+    if (row.boot == 0) {
+      shard_.NameNewStore(NewServerId(), ReceiptCodec::NewKey(), KeyedHash::NewKey());
+    }
     engine_clock_.emplace(clock_, accept_clock_ ? 0 : row.engine_ms);
     {
       absl::MutexLock lock(&mutex_);
@@ -91,6 +93,7 @@ class EngineImpl : public Engine, private ShardPort {
     }
     shard_.Begin(engine_clock_->Read());
     receipts_.emplace(shard_.boot_row().receipt_key);
+    hash_.emplace(shard_.boot_row().hash_key);
     server_id_ = shard_.boot_row().server_id;
     boot_ = shard_.boot_row().boot;
     engine_thread_ = std::thread([this] { RunEngine(); });
@@ -106,6 +109,7 @@ class EngineImpl : public Engine, private ShardPort {
   }
 
   const ReceiptCodec& receipts() const override { return *receipts_; }
+  const KeyedHash& hash() const override { return *hash_; }
   const std::string& server_id() const override { return server_id_; }
   Boot boot() const override { return boot_; }
 
@@ -287,6 +291,7 @@ class EngineImpl : public Engine, private ShardPort {
 
   // Constant after Open.
   std::optional<ReceiptCodec> receipts_;
+  std::optional<KeyedHash> hash_;
   std::string server_id_;
   Boot boot_ = 0;
 

@@ -53,8 +53,9 @@ class Engine : public CommandSink {
   // log must have been stopped or be idle.
   ~Engine() override = default;
 
-  // The key of this store's receipts, and its name. Constant.
+  // The keys of this store's receipts and hashes, and its name. Constant.
   virtual const ReceiptCodec& receipts() const = 0;
+  virtual const KeyedHash& hash() const = 0;
   virtual const std::string& server_id() const = 0;
   virtual Boot boot() const = 0;
 };

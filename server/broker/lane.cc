@@ -8,9 +8,12 @@
 #include "server/storage/rows.h"
 
 namespace sluice::broker {
-ReadyMessage* LaneState::Front(uint64_t* shard_window_bytes) {
+
+using storage::StoredMessage;
+
+StoredMessage* LaneState::Front(uint64_t* shard_window_bytes) {
   while (!window.empty()) {
-    ReadyMessage& front = window.front();
+    StoredMessage& front = window.front();
     if (front.seq >= visible_end) return nullptr;
     const bool hole =
         front.seq < holes_bound && (settled.Contains(front.seq) || open.contains(front.seq));
@@ -20,8 +23,8 @@ ReadyMessage* LaneState::Front(uint64_t* shard_window_bytes) {
   return nullptr;
 }
 
-ReadyMessage LaneState::PopFront(uint64_t* shard_window_bytes) {
-  ReadyMessage message = std::move(window.front());
+StoredMessage LaneState::PopFront(uint64_t* shard_window_bytes) {
+  StoredMessage message = std::move(window.front());
   window.pop_front();
   window_bytes -= message.payload.size();
   *shard_window_bytes -= message.payload.size();
@@ -30,11 +33,11 @@ ReadyMessage LaneState::PopFront(uint64_t* shard_window_bytes) {
 
 void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes) {
   while (!window.empty() && (window.size() > messages_max || window_bytes > bytes_max)) {
-    const ReadyMessage& back = window.back();
+    const StoredMessage& back = window.back();
     window_bytes -= back.payload.size();
     *shard_window_bytes -= back.payload.size();
     fetch_cursor = back.seq;
-    if (window.size() == 1) peeked_publish_ms = back.publish_ms;
+    if (window.size() == 1) peeked_publish_ms = back.info.publish_ms;
     window.pop_back();
   }
 }
@@ -64,6 +67,10 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   row.not_before_ms = message.not_before_ms;
   row.lease_until_ms = lease_until_ms;
   row.size_bytes = message.size_bytes;
+  row.group_hash = message.group_hash;
+  row.expire_ms = message.expire_ms;
+  // What follows a live lease is known to be a further hand-out.
+  row.maybe_redelivered = message.maybe_redelivered && message.state != OpenState::kLeased;
   batch.Put(storage::Family::kMeta, storage::HistoryKey(At(seq)), storage::EncodeHistory(row));
   message.has_history = true;
   message.lease_saved = lease_until_ms > 0;
@@ -91,14 +98,14 @@ void LaneState::WriteDirty(storage::Batch& batch) {
 }
 
 absl::Status LaneState::AddPage(const storage::ReadRange& range,
-                           std::vector<storage::StoredMessage> messages,
+                           std::vector<StoredMessage> messages,
                            uint64_t* shard_window_bytes) {
   // A purge may have moved on meanwhile.
   if (range.begin != fetch_cursor && settled.NextUnsettled(fetch_cursor) != range.begin) {
     return absl::OkStatus();
   }
   Seq expected = range.begin;
-  uint64_t bytes = 0;
+  storage::PageSize size;
   for (auto& message : messages) {
     const Seq missing = settled.NextUnsettled(expected);
     if (missing < message.seq) {
@@ -107,15 +114,14 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
                                     " is neither settled nor in the store"));
     }
     expected = message.seq + 1;
-    bytes += message.payload.size();
+    size.Count(message);
     if (settled.Contains(message.seq) || open.contains(message.seq)) continue;
     window_bytes += message.payload.size();
     *shard_window_bytes += message.payload.size();
-    window.push_back({message.seq, message.publish_ms, std::move(message.payload)});
+    window.push_back(std::move(message));
   }
   peeked_publish_ms.reset();
-  const bool full = messages.size() >= range.messages_max || bytes >= range.bytes_max;
-  if (!full) {
+  if (!size.IsFull(range)) {
     const Seq missing = settled.NextUnsettled(expected);
     if (missing < range.end) {
       return MakeError(ErrorReason::kDataDamaged,

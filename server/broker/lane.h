@@ -49,13 +49,9 @@ struct OpenMessage {
   int64_t publish_ms = 0;
   int64_t lease_until_ns = 0;    // monotonic
   int64_t not_before_ms = 0;     // engine time
+  uint64_t group_hash = 0;       // 0: no group
+  int64_t expire_ms = 0;         // engine time; 0: never
   Payload payload;               // only while kReturned and fetched
-};
-
-struct ReadyMessage {
-  Seq seq = 0;
-  int64_t publish_ms = 0;
-  Payload payload;
 };
 
 // Limits of what one lane keeps in memory ahead of its consumers.
@@ -95,7 +91,7 @@ struct LaneState {
   Seq durable_grant_bound = 1;  // the grant bound that the store is known to have
   Lsn grant_bound_lsn = 0;      // the batch that last raised the grant bound
   Seq fetch_cursor = 1;  // the next seq that is neither in the window nor was ever in it
-  std::deque<ReadyMessage> window;
+  std::deque<storage::StoredMessage> window;
   uint64_t window_bytes = 0;
   bool reading = false;  // a page-in is under way
   std::optional<int64_t> peeked_publish_ms;  // of the first message, when the window is empty
@@ -113,8 +109,8 @@ struct LaneState {
 
   // The first message of the window that may be granted, skipping what was settled or opened
   // meanwhile; null if there is none.
-  ReadyMessage* Front(uint64_t* shard_window_bytes);
-  ReadyMessage PopFront(uint64_t* shard_window_bytes);
+  storage::StoredMessage* Front(uint64_t* shard_window_bytes);
+  storage::StoredMessage PopFront(uint64_t* shard_window_bytes);
   // Drops messages from the back until the window is within the limits; they are on disk.
   void TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes);
 

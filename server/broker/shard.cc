@@ -55,15 +55,14 @@ absl::Status Shard::RefuseWhenDraining() const {
 
 void Shard::ReplyWhenDurable(Reply reply) { effects_.replies.push_back(std::move(reply)); }
 
-void Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, int64_t publish_ms) {
+void Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInfo info) {
   const Seq seq = lane.next_seq;
   const MessagePosition position = lane.At(seq);
-  WriteServerFields(position, publish_ms,
+  WriteServerFields(position, info.publish_ms,
                     payload.mutable_data() + payload.size() - kServerFieldsBytes);
   const auto key = storage::MessageKey(position);
-  const auto header = storage::MessageHeader(publish_ms);
   batch_.Put(Family::kMessages, {key.data(), key.size()},
-             {std::string_view(header.data(), header.size()), payload.view()});
+             {storage::EncodeMessageHeader(info, &message_header_), payload.view()});
 
   const uint64_t bytes = payload.size();
   lane.unsettled_bytes += bytes;
@@ -75,31 +74,32 @@ void Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, int64_t p
   if (lane.WindowReachesEnd() && lane.window.size() < messages_max &&
       lane.window_bytes + bytes <= bytes_max &&
       window_bytes_ + bytes <= options_.window_bytes_max) {
-    lane.window.push_back({seq, publish_ms, std::move(payload)});
+    lane.window.push_back({seq, std::move(info), std::move(payload)});
     lane.window_bytes += bytes;
     window_bytes_ += bytes;
     lane.fetch_cursor = seq + 1;
   } else if (lane.Unsettled() == 0) {
-    lane.peeked_publish_ms = publish_ms;
+    lane.peeked_publish_ms = info.publish_ms;
   }
   lane.next_seq = seq + 1;
 }
 
 void Shard::Do(PublishCommand& command, Now now) {
   absl::Status refused = RefuseWhenDraining();
-  Queue* queue = FindQueue(command.queue);
+  Publish& publish = command.publish;
+  Queue* queue = FindQueue(publish.queue);
   if (refused.ok() && queue == nullptr) {
     refused = MakeError(ErrorReason::kQueueNotFound,
-                        absl::StrCat("queue '", command.queue, "' does not exist"));
+                        absl::StrCat("queue '", publish.queue, "' does not exist"));
   }
   if (!refused.ok()) return command.done(refused);
 
   std::vector<PublishedMessage> published;
-  published.reserve(command.messages.size());
-  for (NewMessage& message : command.messages) {
+  published.reserve(publish.messages.size());
+  for (NewMessage& message : publish.messages) {
     LaneState& lane = LaneOf(*queue, LaneOfPriority(message.priority));
     published.push_back({lane.At(lane.next_seq)});
-    AddMessage(*queue, lane, std::move(message.payload), now.engine_ms);
+    AddMessage(*queue, lane, std::move(message.payload), {.publish_ms = now.engine_ms});
     if (!lane.dirty) MarkDirty(*queue, lane);
   }
   AnswerWhenDurable(std::move(command.done), std::move(published));
@@ -135,6 +135,10 @@ void Shard::Do(InspectCommand& command, Now now) {
     total.retried += counters.retried;
     total.leases_expired += counters.leases_expired;
     total.purged += counters.purged;
+    total.dead_lettered += counters.dead_lettered;
+    total.expired += counters.expired;
+    total.dropped += counters.dropped;
+    total.duplicates += counters.duplicates;
   }
   command.done(std::move(info));
 }

@@ -61,9 +61,11 @@ class Shard {
   // What the store says, after Load; boot 0: the store is new.
   const storage::BootRow& boot_row() const { return boot_row_; }
   // For a new store, before Begin.
-  void NameNewStore(std::string server_id, const ReceiptCodec::Key& receipt_key) {
+  void NameNewStore(std::string server_id, const ReceiptCodec::Key& receipt_key,
+                    const KeyedHash::Key& hash_key) {
     boot_row_.server_id = std::move(server_id);
     boot_row_.receipt_key = receipt_key;
+    boot_row_.hash_key = hash_key;
   }
   // Begins a boot: after Load, before the first Apply. Writes the first batch.
   void Begin(Now now);
@@ -141,7 +143,28 @@ class Shard {
   void DeliverHeld(SubscriptionId id);
   storage::BootRow CurrentBootRow(Now now) const;
   absl::Status RefuseWhenDraining() const;
-  void AddMessage(Queue& queue, LaneState& lane, Payload payload, int64_t publish_ms);
+  void AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInfo info);
+
+  // shard_not_built.cc
+  void Do(SetCreditCommand& command, Now now);
+  void Do(DrainSubscriptionCommand& command, Now now);
+  void Do(TransactCommand& command, Now now);
+  void Do(OpenProducerCommand& command, Now now);
+  void Do(PauseQueueCommand& command, Now now);
+  void Do(CreateExchangeCommand& command, Now now);
+  void Do(GetExchangeCommand& command, Now now);
+  void Do(ListExchangesCommand& command, Now now);
+  void Do(UpdateExchangeCommand& command, Now now);
+  void Do(DeleteExchangeCommand& command, Now now);
+  void Do(CreateBindingCommand& command, Now now);
+  void Do(DeleteBindingCommand& command, Now now);
+  void Do(ListBindingsCommand& command, Now now);
+  void Do(ListMessagesCommand& command, Now now);
+  void Do(GetMessageCommand& command, Now now);
+  void Do(EditMessagesCommand& command, Now now);
+  void Do(ListConsumersCommand& command, Now now);
+  void Do(CloseConsumerCommand& command, Now now);
+  void Do(ApplyDefinitionsCommand& command, Now now);
 
   // shard_load.cc
   absl::Status LoadRows(storage::Store& store);
@@ -245,6 +268,7 @@ class Shard {
 
   // The turn being built, and those that are not durable yet.
   storage::Batch batch_;
+  std::string message_header_;  // scratch of AddMessage
   TurnEffects effects_;
   std::deque<TurnEffects> waiting_effects_;
   std::vector<std::pair<QueueId, Lane>> dirty_lanes_;

@@ -154,7 +154,7 @@ bool Shard::GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now) {
     *blocked = true;
     return false;
   }
-  ReadyMessage* front = lane.Front(&window_bytes_);
+  storage::StoredMessage* front = lane.Front(&window_bytes_);
   if (!front) {
     if (lane.HasMoreOnDisk() && PageIn(queue, lane)) *blocked = true;
     return false;
@@ -169,10 +169,12 @@ bool Shard::GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now) {
   }
   Consumer* consumer = NextTaker(queue, front->payload.size());
   if (!consumer) return false;
-  ReadyMessage ready = lane.PopFront(&window_bytes_);
+  storage::StoredMessage ready = lane.PopFront(&window_bytes_);
   OpenMessage& message = lane.open[ready.seq];
   message.size_bytes = ready.payload.size();
-  message.publish_ms = ready.publish_ms;
+  message.publish_ms = ready.info.publish_ms;
+  message.group_hash = ready.info.group_hash;
+  message.expire_ms = ready.info.expire_ms;
   message.maybe_redelivered = ready.seq < lane.crash_bound;
   ++queue.open_messages;
   ++open_messages_;
@@ -292,7 +294,7 @@ absl::Status Shard::OnPage(const PageRequest& request,
   lane.reading = false;
   Wake(*queue);
   if (request.peek) {
-    if (!messages.empty()) lane.peeked_publish_ms = messages.front().publish_ms;
+    if (!messages.empty()) lane.peeked_publish_ms = messages.front().info.publish_ms;
     return absl::OkStatus();
   }
   if (request.seqs.empty()) return lane.AddPage(request.range, std::move(messages), &window_bytes_);
@@ -307,7 +309,7 @@ absl::Status Shard::OnPage(const PageRequest& request,
                            " is neither settled nor in the store");
     }
     if (present && it != lane.open.end() && it->second.state == OpenState::kReturned) {
-      it->second.publish_ms = found->publish_ms;
+      it->second.publish_ms = found->info.publish_ms;
       it->second.size_bytes = found->payload.size();
       window_bytes_ += found->payload.size() - it->second.payload.size();
       it->second.payload = std::move(found->payload);

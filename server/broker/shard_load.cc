@@ -79,11 +79,18 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         message.delivery_count = row->delivery_count;
         message.size_bytes = row->size_bytes;
         message.not_before_ms = row->not_before_ms;
+        message.group_hash = row->group_hash;
+        message.expire_ms = row->expire_ms;
+        message.maybe_redelivered = row->maybe_redelivered;
         // Held in ms until StartOpenMessages knows the time of this boot.
         message.lease_until_ns = row->lease_until_ms;
         LaneOf(*queue, key->lane).open[key->number] = message;
         return absl::OkStatus();
       }
+      // Not written yet.
+      case storage::MetaType::kProducer:
+      case storage::MetaType::kExchange:
+      case storage::MetaType::kBinding: return absl::OkStatus();
     }
     return absl::OkStatus();
   };
@@ -143,7 +150,8 @@ void Shard::StartOpenMessages(bool clean_stop, Now now) {
         if (lease_until_ms > 0) ++message.attempt;
         // After a clean stop the state of what that boot granted is exact. An older grant may have
         // been followed by a crash.
-        message.maybe_redelivered = !clean_stop || message.boot + 1 != boot_row_.boot;
+        message.maybe_redelivered = message.maybe_redelivered || !clean_stop ||
+                                    message.boot + 1 != boot_row_.boot;
         if (message.not_before_ms > now.engine_ms) {
           message.state = OpenState::kWaiting;
           ++lane->waiting;

@@ -47,7 +47,7 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
     const OpenMessage& message = lane.open.at(*lane.returned.begin());
     if (message.publish_ms > 0) return message.publish_ms;
   }
-  if (!lane.window.empty()) return lane.window.front().publish_ms;
+  if (!lane.window.empty()) return lane.window.front().info.publish_ms;
   if (lane.peeked_publish_ms) return lane.peeked_publish_ms;
   if (!lane.reading && lane.HasMoreOnDisk()) {
     PageRequest request;

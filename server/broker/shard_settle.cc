@@ -67,10 +67,14 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
   const auto place =
       std::lower_bound(lane.window.begin(), lane.window.end(), seq,
-                       [](const ReadyMessage& ready, Seq wanted) { return ready.seq < wanted; });
+                       [](const storage::StoredMessage& ready, Seq wanted) {
+                         return ready.seq < wanted;
+                       });
   if (place != lane.window.end() && place->seq == seq) {
     message.size_bytes = place->payload.size();
-    message.publish_ms = place->publish_ms;
+    message.publish_ms = place->info.publish_ms;
+    message.group_hash = place->info.group_hash;
+    message.expire_ms = place->info.expire_ms;
   }
   lane.holes_bound = std::max(lane.holes_bound, seq + 1);
   lane.returned.insert(seq);
@@ -187,6 +191,7 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
       if (leased) ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
       return absl::OkStatus();
+    case SettleAction::kDeadLetter: return MakeNotBuiltError("action DEAD_LETTER");
     case SettleAction::kRelease:
       if (leased) ReturnMessage(queue, lane, seq, message, /*failed=*/false, 0, now);
       return absl::OkStatus();

@@ -4,10 +4,19 @@
 
 #include <cstring>
 
+#include "server/base/check.h"
+
 namespace sluice {
 
 static_assert(KeyedHash::kKeyBytes == crypto_shorthash_siphash24_KEYBYTES);
 static_assert(sizeof(Hash128) == crypto_shorthash_siphashx24_BYTES);
+
+KeyedHash::Key KeyedHash::NewKey() {
+  SLUICE_CHECK(sodium_init() >= 0);
+  Key key;
+  randombytes_buf(key.data(), key.size());
+  return key;
+}
 
 uint64_t KeyedHash::Group(std::string_view group) const {
   uint8_t bytes[crypto_shorthash_siphash24_BYTES];

@@ -19,6 +19,9 @@ class KeyedHash {
 
   explicit KeyedHash(const Key& key) : key_(key) {}
 
+  // A random key, for a new store.
+  static Key NewKey();
+
   // Of a message group: never 0. Two groups with one hash are served as if they were one, which
   // keeps every promise about order.
   uint64_t Group(std::string_view group) const;

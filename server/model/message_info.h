@@ -22,7 +22,7 @@ struct MessageInfo {
   int64_t due_ms = 0;       // engine time; only in the delayed lane
   uint64_t group_hash = 0;  // 0: no group
   int priority = kPriorityDefault;  // kept only in the delayed lane: elsewhere the lane says it
-  std::shared_ptr<const Origin> origin;  // null: it is where its id says
+  std::shared_ptr<const Origin> origin = nullptr;  // null: it is where its id says
 };
 
 }  // namespace sluice

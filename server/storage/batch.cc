@@ -124,7 +124,7 @@ absl::Status Batch::Visit(std::string_view record, BatchHeader* header, Visitor*
     const auto op = static_cast<uint8_t>(in[0]);
     const auto family = static_cast<Family>(in[1]);
     in.remove_prefix(2);
-    if (family != Family::kMessages && family != Family::kMeta) {
+    if (family != Family::kMessages && family != Family::kMeta && family != Family::kIndex) {
       return Garbled("names an unknown family");
     }
     if (op < kOpPut || op > kOpDeleteRange) return Garbled("holds an unknown operation");
@@ -133,7 +133,8 @@ absl::Status Batch::Visit(std::string_view record, BatchHeader* header, Visitor*
     if (!TakeString(&in, &first) || (op != kOpDelete && !TakeString(&in, &second))) {
       return Garbled("is cut short");
     }
-    if (op != kOpPut && family != Family::kMeta) return Garbled("deletes messages");
+    if (op != kOpPut && family == Family::kMessages) return Garbled("deletes messages");
+    if (op == kOpDeleteRange && family != Family::kMeta) return Garbled("deletes part of an index");
     if (op == kOpPut) {
       visitor->OnPut(family, first, second);
     } else if (op == kOpDelete) {

@@ -21,11 +21,10 @@ class Converter : public Batch::Visitor {
   Converter(const RocksStore& store, rocksdb::WriteBatch* out) : store_(store), out_(out) {}
 
   void OnPut(Family family, std::string_view key, std::string_view value) override {
-    Note(out_->Put(family == Family::kMessages ? store_.messages() : store_.meta(), ToSlice(key),
-                   ToSlice(value)));
+    Note(out_->Put(HandleOf(family), ToSlice(key), ToSlice(value)));
   }
-  void OnDelete(Family, std::string_view key) override {
-    Note(out_->Delete(store_.meta(), ToSlice(key)));
+  void OnDelete(Family family, std::string_view key) override {
+    Note(out_->Delete(HandleOf(family), ToSlice(key)));
   }
   void OnDeleteMetaRange(std::string_view begin, std::string_view end) override {
     Note(out_->DeleteRange(store_.meta(), ToSlice(begin), ToSlice(end)));
@@ -33,6 +32,14 @@ class Converter : public Batch::Visitor {
   rocksdb::Status status;
 
  private:
+  rocksdb::ColumnFamilyHandle* HandleOf(Family family) const {
+    switch (family) {
+      case Family::kMessages: return store_.messages();
+      case Family::kMeta: return store_.meta();
+      case Family::kIndex: return store_.index();
+    }
+    return nullptr;
+  }
   void Note(rocksdb::Status row) {
     if (status.ok()) status = std::move(row);
   }

@@ -1,6 +1,7 @@
 #include "server/storage/mem_log.h"
 
 #include "server/base/check.h"
+#include "server/storage/page_builder.h"
 #include "server/storage/rows.h"
 
 namespace sluice::storage {
@@ -29,37 +30,29 @@ class Applier : public Batch::Visitor {
   MemStore::Rows* const rows_;
 };
 
-absl::StatusOr<StoredMessage> ToStored(Seq seq, std::string_view value) {
-  auto parsed = ParseMessageValue(value);
-  if (!parsed.ok()) return parsed.status();
-  return StoredMessage{seq, parsed->publish_ms, Payload::CopyOf(parsed->wire)};
-}
-
 }  // namespace
 
 absl::Status MemStore::ScanMeta(
     absl::FunctionRef<absl::Status(std::string_view key, std::string_view value)> row) {
-  for (auto it = rows_.lower_bound({Family::kMeta, std::string()}); it != rows_.end(); ++it) {
+  for (auto it = rows_.lower_bound({Family::kMeta, std::string()});
+       it != rows_.end() && it->first.first == Family::kMeta; ++it) {
     if (absl::Status status = row(it->first.second, it->second); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<StoredMessage>> MemStore::ReadMessages(const ReadRange& range) {
-  std::vector<StoredMessage> messages;
-  uint64_t bytes = 0;
+  PageBuilder page(range);
   const auto begin = MessageKey({shard_, range.qid, range.lane, range.begin});
   const auto end = MessageKey({shard_, range.qid, range.lane, range.end});
   for (auto it = rows_.lower_bound({Family::kMessages, std::string(View(begin))});
        it != rows_.end() && it->first.first == Family::kMessages && it->first.second < View(end) &&
-       messages.size() < range.messages_max && (messages.empty() || bytes < range.bytes_max);
+       !page.Full();
        ++it) {
-    auto message = ToStored(ParseMessageKey(it->first.second)->seq, it->second);
-    if (!message.ok()) return message.status();
-    bytes += message->payload.size();
-    messages.push_back(*std::move(message));
+    const absl::Status status = page.Add(ParseMessageKey(it->first.second)->seq, it->second);
+    if (!status.ok()) return status;
   }
-  return messages;
+  return page.Take();
 }
 
 absl::StatusOr<std::vector<StoredMessage>> MemStore::ReadMessagesAt(
@@ -74,6 +67,29 @@ absl::StatusOr<std::vector<StoredMessage>> MemStore::ReadMessagesAt(
     messages.push_back(*std::move(message));
   }
   return messages;
+}
+
+absl::StatusOr<std::vector<IndexRow>> MemStore::ScanIndex(std::string_view begin,
+                                                          std::string_view end,
+                                                          uint32_t rows_max) {
+  std::vector<IndexRow> rows;
+  for (auto it = rows_.lower_bound({Family::kIndex, std::string(begin)});
+       it != rows_.end() && it->first.first == Family::kIndex && it->first.second < end &&
+       rows.size() < rows_max;
+       ++it) {
+    rows.push_back({it->first.second, it->second});
+  }
+  return rows;
+}
+
+absl::StatusOr<std::vector<std::optional<std::string>>> MemStore::GetIndex(
+    const std::vector<std::string>& keys) {
+  std::vector<std::optional<std::string>> values;
+  for (const std::string& key : keys) {
+    const auto it = rows_.find({Family::kIndex, key});
+    values.push_back(it == rows_.end() ? std::nullopt : std::optional(it->second));
+  }
+  return values;
 }
 
 absl::Status MemStore::Apply(std::string_view record) {

@@ -13,7 +13,7 @@
 
 namespace sluice::storage {
 
-// Ordered rows of both families. Reads may come from any thread as long as no batch is being
+// Ordered rows of every family. Reads may come from any thread as long as no batch is being
 // applied; nothing here is locked.
 class MemStore : public Store {
  public:
@@ -27,6 +27,10 @@ class MemStore : public Store {
   absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) override;
   absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(QueueId qid, Lane lane,
                                                             const std::vector<Seq>& seqs) override;
+  absl::StatusOr<std::vector<IndexRow>> ScanIndex(std::string_view begin, std::string_view end,
+                                                  uint32_t rows_max) override;
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
+      const std::vector<std::string>& keys) override;
 
   // Applies a record, as replay would.
   absl::Status Apply(std::string_view record);

@@ -91,7 +91,8 @@ void StorePressure::Poll() {
   if (disk_is_full_) {
     pressure = Pressure::kRefuse;
   } else if (IsNearSlowdown(store_->db(), store_->messages()) ||
-             IsNearSlowdown(store_->db(), store_->meta())) {
+             IsNearSlowdown(store_->db(), store_->meta()) ||
+             IsNearSlowdown(store_->db(), store_->index())) {
     pressure = Pressure::kThrottle;
   }
   pressure_.store(pressure, std::memory_order_relaxed);

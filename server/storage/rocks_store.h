@@ -68,6 +68,10 @@ class RocksStore : public Store {
   absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) override;
   absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(QueueId qid, Lane lane,
                                                             const std::vector<Seq>& seqs) override;
+  absl::StatusOr<std::vector<IndexRow>> ScanIndex(std::string_view begin, std::string_view end,
+                                                  uint32_t rows_max) override;
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
+      const std::vector<std::string>& keys) override;
 
   RocksStats Stats() const;
   // Drops what is settled now, without waiting for the next period. For tests and tools; blocks.
@@ -77,12 +81,17 @@ class RocksStore : public Store {
   rocksdb::DB* db() const { return db_; }
   rocksdb::ColumnFamilyHandle* messages() const { return messages_; }
   rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
+  rocksdb::ColumnFamilyHandle* index() const { return index_; }
   SettledIndex* settled() const { return settled_.get(); }
 
  private:
   explicit RocksStore(const RocksOptions& options);
   absl::Status OpenDb();
   absl::Status LoadSettled(uint64_t durable_store_seq);
+  // Calls `row` with the number of each key that is there and its value.
+  absl::Status GetEach(rocksdb::ColumnFamilyHandle* family,
+                       const std::vector<std::string_view>& keys,
+                       absl::FunctionRef<absl::Status(size_t, std::string_view)> row);
 
   const RocksOptions options_;
   const std::shared_ptr<SettledIndex> settled_;  // also held by filters
@@ -90,6 +99,7 @@ class RocksStore : public Store {
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
   rocksdb::ColumnFamilyHandle* messages_ = nullptr;
   rocksdb::ColumnFamilyHandle* meta_ = nullptr;
+  rocksdb::ColumnFamilyHandle* index_ = nullptr;
   std::unique_ptr<Reclaimer> reclaimer_;
 };
 

@@ -1,105 +1,52 @@
 #include "server/storage/rows.h"
 
+#include <algorithm>
 #include <limits>
+#include <memory>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "server/base/strings.h"
-#include "server/model/big_endian.h"
-#include "server/model/error.h"
+#include "server/base/check.h"
+#include "server/storage/row_codec.h"
 
 namespace sluice::storage {
 namespace {
 
-// First byte of every value. A kind of row gets its own number when its bytes change.
-constexpr uint8_t kRowVersion = 1;
-constexpr size_t kMetaKeyBytesMax = 16;
+// shard:2 type:1 hash:16, of kProducer.
+constexpr size_t kMetaKeyBytesMax = 19;
 constexpr char kAcksBits = 0;
 constexpr char kAcksRun = 1;
 
-absl::Status Garbled(std::string_view what) {
-  return MakeError(ErrorReason::kDataDamaged,
-                   absl::StrCat("a stored ", ToAbsl(what), " row is garbled"));
-}
-
-absl::Status UnknownVersion(std::string_view what, uint64_t version, uint64_t known) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("a stored ", ToAbsl(what), " row has format version ", version,
-                   "; this server reads up to version ", known,
-                   ": start the server version that wrote this data, or a later one"));
-}
-
-class Writer {
- public:
-  Writer() { U8(kRowVersion); }
-
-  template <typename T>
-  Writer& Fixed(T value) {
-    char bytes[sizeof(T)];
-    PutBigEndian(static_cast<std::make_unsigned_t<T>>(value), bytes);
-    out_.append(bytes, sizeof(bytes));
-    return *this;
-  }
-  Writer& U8(uint8_t value) { return Fixed(value); }
-  Writer& Bytes(std::string_view bytes) {
-    out_.append(bytes);
-    return *this;
-  }
-  Writer& String(std::string_view bytes) {
-    Fixed(static_cast<uint32_t>(bytes.size()));
-    return Bytes(bytes);
-  }
-  std::string Take() { return std::move(out_); }
-
- private:
-  std::string out_;
+// What follows the publish time of a message, in this order. Persisted.
+enum MessageFlag : uint8_t {
+  kHasGroup = 1 << 0,
+  kHasExpiry = 1 << 1,
+  kHasDue = 1 << 2,
+  kHasPriority = 1 << 3,
+  kHasOrigin = 1 << 4,
+  kKnownFlags = (1 << 5) - 1,
 };
 
-// Reads past the end give zeros and make Done() false, so that a parser checks once, at the end.
-class Reader {
- public:
-  explicit Reader(std::string_view in) : in_(in) {}
-
-  template <typename T>
-  T Fixed() {
-    if (in_.size() < sizeof(T)) return Fail<T>();
-    const auto value = GetBigEndian<std::make_unsigned_t<T>>(in_.data());
-    in_.remove_prefix(sizeof(T));
-    return static_cast<T>(value);
+bool HasQueue(MetaType type) {
+  switch (type) {
+    case MetaType::kAcks:
+    case MetaType::kLane:
+    case MetaType::kQueue:
+    case MetaType::kHistory: return true;
+    case MetaType::kBoot:
+    case MetaType::kProducer:
+    case MetaType::kExchange:
+    case MetaType::kBinding: return false;
   }
-  std::string_view Bytes(size_t size) {
-    if (in_.size() < size) return Fail<std::string_view>();
-    const std::string_view bytes = in_.substr(0, size);
-    in_.remove_prefix(size);
-    return bytes;
-  }
-  std::string_view String() { return Bytes(Fixed<uint32_t>()); }
-  bool ok() const { return ok_; }
-  bool Done() const { return ok_ && in_.empty(); }
-
- private:
-  template <typename T>
-  T Fail() {
-    ok_ = false;
-    in_ = {};
-    return T();
-  }
-  std::string_view in_;
-  bool ok_ = true;
-};
-
-absl::Status CheckVersion(std::string_view what, Reader* in) {
-  const uint8_t version = in->Fixed<uint8_t>();
-  if (!in->ok()) return Garbled(what);
-  if (version != kRowVersion) return UnknownVersion(what, version, kRowVersion);
-  return absl::OkStatus();
+  return false;
 }
-
-bool HasQueue(MetaType type) { return type != MetaType::kBoot; }
 bool HasLane(MetaType type) {
   return type == MetaType::kAcks || type == MetaType::kLane || type == MetaType::kHistory;
 }
-bool HasNumber(MetaType type) { return type == MetaType::kAcks || type == MetaType::kHistory; }
+bool HasNumber(MetaType type) {
+  return type == MetaType::kAcks || type == MetaType::kHistory || type == MetaType::kExchange ||
+         type == MetaType::kBinding;
+}
+bool HasHash(MetaType type) { return type == MetaType::kProducer; }
 
 std::string EncodeMetaKey(const MetaKey& key) {
   char bytes[kMetaKeyBytesMax];
@@ -108,7 +55,40 @@ std::string EncodeMetaKey(const MetaKey& key) {
   if (HasQueue(key.type)) out = PutBigEndian(key.qid, out);
   if (HasLane(key.type)) out = PutBigEndian(key.lane, out);
   if (HasNumber(key.type)) out = PutBigEndian(key.number, out);
+  if (HasHash(key.type)) out = std::copy(key.hash.begin(), key.hash.end(), out);
   return std::string(bytes, out - bytes);
+}
+
+void WriteOrigin(const Origin& origin, RowWriter& out) {
+  SLUICE_CHECK(origin.deaths.size() <= kDeathsMax);
+  out.Position(origin.id).U8(static_cast<uint8_t>(origin.deaths.size()));
+  for (const Death& death : origin.deaths) {
+    out.String(death.queue)
+        .U8(static_cast<uint8_t>(death.reason))
+        .Fixed(death.count)
+        .Fixed(death.attempts)
+        .Fixed(death.first_ms)
+        .Fixed(death.last_ms)
+        .String(death.detail);
+  }
+}
+
+std::shared_ptr<const Origin> ReadOrigin(RowReader& in) {
+  auto origin = std::make_shared<Origin>();
+  origin->id = in.Position();
+  const auto deaths = in.Fixed<uint8_t>();
+  in.Require(deaths <= kDeathsMax);
+  for (uint8_t i = 0; i < deaths && in.ok(); ++i) {
+    Death& death = origin->deaths.emplace_back();
+    death.queue = in.String();
+    death.reason = in.Choice(DeathReason::kAttempts, DeathReason::kOverflow);
+    death.count = in.Fixed<int32_t>();
+    death.attempts = in.Fixed<int32_t>();
+    death.first_ms = in.Fixed<int64_t>();
+    death.last_ms = in.Fixed<int64_t>();
+    death.detail = in.String();
+  }
+  return origin;
 }
 
 }  // namespace
@@ -124,40 +104,59 @@ std::array<char, kMessageKeyBytes> MessageKey(const MessagePosition& position) {
 
 std::optional<MessagePosition> ParseMessageKey(std::string_view key) {
   if (key.size() != kMessageKeyBytes) return std::nullopt;
-  Reader in(key);
-  MessagePosition position;
-  position.shard = in.Fixed<ShardId>();
-  position.qid = in.Fixed<QueueId>();
-  position.lane = in.Fixed<Lane>();
-  position.seq = in.Fixed<Seq>();
-  return position;
+  return RowReader(key).Position();
 }
 
-std::array<char, kMessageHeaderBytes> MessageHeader(int64_t publish_ms) {
-  std::array<char, kMessageHeaderBytes> header;
-  header[0] = static_cast<char>(kRowVersion);
-  header[1] = 0;  // no flag is defined yet
-  PutBigEndian(static_cast<uint64_t>(publish_ms), header.data() + 2);
-  return header;
+std::string_view EncodeMessageHeader(const MessageInfo& info, std::string* scratch) {
+  uint8_t flags = 0;
+  if (info.group_hash != 0) flags |= kHasGroup;
+  if (info.expire_ms != 0) flags |= kHasExpiry;
+  if (info.due_ms != 0) flags |= kHasDue;
+  if (info.priority != kPriorityDefault) flags |= kHasPriority;
+  if (info.origin) flags |= kHasOrigin;
+  scratch->clear();
+  RowWriter out(scratch);
+  out.Version().U8(flags).Fixed(info.publish_ms);
+  if (flags & kHasGroup) out.Fixed(info.group_hash);
+  if (flags & kHasExpiry) out.Fixed(info.expire_ms);
+  if (flags & kHasDue) out.Fixed(info.due_ms);
+  if (flags & kHasPriority) out.U8(static_cast<uint8_t>(info.priority));
+  if (flags & kHasOrigin) WriteOrigin(*info.origin, out);
+  return *scratch;
 }
 
 absl::StatusOr<MessageValue> ParseMessageValue(std::string_view value) {
-  if (value.size() < kMessageHeaderBytes) return Garbled("message");
-  const auto version = static_cast<uint8_t>(value[0]);
-  if (version != kRowVersion) return UnknownVersion("message", version, kRowVersion);
-  if (value[1] != 0) return Garbled("message");
-  return MessageValue{static_cast<int64_t>(GetBigEndian<uint64_t>(value.data() + 2)),
-                      value.substr(kMessageHeaderBytes)};
+  RowReader in(value);
+  if (absl::Status status = CheckVersion("message", &in); !status.ok()) return status;
+  const auto flags = in.Fixed<uint8_t>();
+  in.Require((flags & ~kKnownFlags) == 0);
+  MessageValue message;
+  MessageInfo& info = message.info;
+  info.publish_ms = in.Fixed<int64_t>();
+  if (flags & kHasGroup) info.group_hash = in.Fixed<uint64_t>();
+  if (flags & kHasExpiry) info.expire_ms = in.Fixed<int64_t>();
+  if (flags & kHasDue) info.due_ms = in.Fixed<int64_t>();
+  if (flags & kHasPriority) {
+    info.priority = in.Fixed<uint8_t>();
+    in.Require(info.priority <= kPriorityMax);
+  }
+  if (in.ok() && (flags & kHasOrigin)) info.origin = ReadOrigin(in);
+  if (!in.ok()) return Garbled("message");
+  message.wire = in.rest();
+  return message;
 }
 
 absl::StatusOr<MetaKey> ParseMetaKey(std::string_view key) {
-  Reader in(key);
+  RowReader in(key);
   MetaKey parsed;
   parsed.shard = in.Fixed<ShardId>();
   parsed.type = static_cast<MetaType>(in.Fixed<uint8_t>());
   switch (parsed.type) {
     case MetaType::kAcks:
     case MetaType::kBoot:
+    case MetaType::kProducer:
+    case MetaType::kExchange:
+    case MetaType::kBinding:
     case MetaType::kLane:
     case MetaType::kQueue:
     case MetaType::kHistory: break;
@@ -167,6 +166,7 @@ absl::StatusOr<MetaKey> ParseMetaKey(std::string_view key) {
   if (HasQueue(parsed.type)) parsed.qid = in.Fixed<QueueId>();
   if (HasLane(parsed.type)) parsed.lane = in.Fixed<Lane>();
   if (HasNumber(parsed.type)) parsed.number = in.Fixed<uint64_t>();
+  if (HasHash(parsed.type)) in.Array8(&parsed.hash);
   if (!in.Done()) return MakeError(ErrorReason::kDataDamaged, "the key of a stored row is garbled");
   return parsed;
 }
@@ -190,6 +190,18 @@ std::string HistoryKey(const MessagePosition& position) {
       {position.shard, MetaType::kHistory, position.qid, position.lane, position.seq});
 }
 
+std::string ProducerKey(ShardId shard, const Hash128& hash) {
+  return EncodeMetaKey({.shard = shard, .type = MetaType::kProducer, .hash = hash});
+}
+
+std::string ExchangeKey(ShardId shard, uint64_t number) {
+  return EncodeMetaKey({.shard = shard, .type = MetaType::kExchange, .number = number});
+}
+
+std::string BindingKey(ShardId shard, uint64_t number) {
+  return EncodeMetaKey({.shard = shard, .type = MetaType::kBinding, .number = number});
+}
+
 KeyRange MetaRangeOfQueue(ShardId shard, MetaType type, QueueId qid) {
   char bytes[sizeof(ShardId) + 1 + sizeof(QueueId)];
   char* out = PutBigEndian(shard, bytes);
@@ -208,20 +220,24 @@ KeyRange MetaRangeOfQueue(ShardId shard, MetaType type, QueueId qid) {
 }
 
 std::string EncodeBoot(const BootRow& row) {
-  return Writer()
+  return RowWriter()
+      .Version()
       .Fixed(row.format_version)
       .Fixed(row.boot)
       .Fixed(row.lsn)
       .Fixed(row.engine_ms)
       .Fixed(row.next_qid)
-      .U8(row.clean_stop ? 1 : 0)
+      .Fixed(row.next_number)
+      .Fixed(row.expiry_cursor_ms)
+      .Bool(row.clean_stop)
       .String(row.server_id)
-      .Bytes({reinterpret_cast<const char*>(row.receipt_key.data()), row.receipt_key.size()})
+      .Array8(row.receipt_key)
+      .Array8(row.hash_key)
       .Take();
 }
 
 absl::StatusOr<BootRow> ParseBoot(std::string_view value) {
-  Reader in(value);
+  RowReader in(value);
   if (absl::Status status = CheckVersion("boot", &in); !status.ok()) return status;
   BootRow row;
   row.format_version = in.Fixed<uint32_t>();
@@ -232,51 +248,19 @@ absl::StatusOr<BootRow> ParseBoot(std::string_view value) {
   row.lsn = in.Fixed<Lsn>();
   row.engine_ms = in.Fixed<int64_t>();
   row.next_qid = in.Fixed<QueueId>();
-  const uint8_t clean_stop = in.Fixed<uint8_t>();
-  row.clean_stop = clean_stop != 0;
+  row.next_number = in.Fixed<uint64_t>();
+  row.expiry_cursor_ms = in.Fixed<int64_t>();
+  row.clean_stop = in.Bool();
   row.server_id = in.String();
-  const std::string_view key = in.Bytes(row.receipt_key.size());
-  if (!in.Done() || clean_stop > 1) return Garbled("boot");
-  std::copy(key.begin(), key.end(), row.receipt_key.begin());
-  return row;
-}
-
-std::string EncodeQueue(const QueueRow& row) {
-  Writer out;
-  out.Fixed(row.create_ms)
-      .Fixed(row.update_ms)
-      .Fixed(row.revision)
-      .String(row.config.name)
-      .Fixed(row.config.lease_ms)
-      .Fixed(row.config.retry.min_backoff_ms)
-      .Fixed(row.config.retry.max_backoff_ms)
-      .Fixed(static_cast<uint32_t>(row.config.labels.size()));
-  for (const auto& [name, value] : row.config.labels) out.String(name).String(value);
-  return out.Take();
-}
-
-absl::StatusOr<QueueRow> ParseQueue(std::string_view value) {
-  Reader in(value);
-  if (absl::Status status = CheckVersion("queue", &in); !status.ok()) return status;
-  QueueRow row;
-  row.create_ms = in.Fixed<int64_t>();
-  row.update_ms = in.Fixed<int64_t>();
-  row.revision = in.Fixed<uint64_t>();
-  row.config.name = in.String();
-  row.config.lease_ms = in.Fixed<int64_t>();
-  row.config.retry.min_backoff_ms = in.Fixed<int64_t>();
-  row.config.retry.max_backoff_ms = in.Fixed<int64_t>();
-  const auto labels = in.Fixed<uint32_t>();
-  for (uint32_t i = 0; i < labels && in.ok(); ++i) {
-    std::string name(in.String());
-    row.config.labels.insert_or_assign(std::move(name), std::string(in.String()));
-  }
-  if (!in.Done()) return Garbled("queue");
+  in.Array8(&row.receipt_key);
+  in.Array8(&row.hash_key);
+  if (!in.Done()) return Garbled("boot");
   return row;
 }
 
 std::string EncodeLane(const LaneRow& row) {
-  return Writer()
+  return RowWriter()
+      .Version()
       .Fixed(row.head)
       .Fixed(row.next_seq)
       .Fixed(row.unsettled_bytes)
@@ -285,7 +269,7 @@ std::string EncodeLane(const LaneRow& row) {
 }
 
 absl::StatusOr<LaneRow> ParseLane(std::string_view value) {
-  Reader in(value);
+  RowReader in(value);
   if (absl::Status status = CheckVersion("lane", &in); !status.ok()) return status;
   LaneRow row;
   row.head = in.Fixed<Seq>();
@@ -297,7 +281,8 @@ absl::StatusOr<LaneRow> ParseLane(std::string_view value) {
 }
 
 std::string EncodeAcks(const AcksRow& row) {
-  Writer out;
+  RowWriter out;
+  out.Version();
   if (row.run > 0) return out.U8(kAcksRun).Fixed(row.run).Take();
   out.U8(kAcksBits);
   for (const uint64_t word : row.bits) out.Fixed(word);
@@ -305,7 +290,7 @@ std::string EncodeAcks(const AcksRow& row) {
 }
 
 absl::StatusOr<AcksRow> ParseAcks(std::string_view value) {
-  Reader in(value);
+  RowReader in(value);
   if (absl::Status status = CheckVersion("acks", &in); !status.ok()) return status;
   AcksRow row;
   const uint8_t kind = in.Fixed<uint8_t>();
@@ -322,18 +307,24 @@ absl::StatusOr<AcksRow> ParseAcks(std::string_view value) {
 }
 
 std::string EncodeHistory(const HistoryRow& row) {
-  return Writer()
+  return RowWriter()
+      .Version()
       .Fixed(row.boot)
       .Fixed(row.delivery_count)
       .Fixed(row.attempt)
       .Fixed(row.not_before_ms)
       .Fixed(row.lease_until_ms)
       .Fixed(row.size_bytes)
+      .Fixed(row.group_hash)
+      .Fixed(row.expire_ms)
+      .Bool(row.maybe_redelivered)
+      .U8(static_cast<uint8_t>(row.death))
+      .String(row.detail)
       .Take();
 }
 
 absl::StatusOr<HistoryRow> ParseHistory(std::string_view value) {
-  Reader in(value);
+  RowReader in(value);
   if (absl::Status status = CheckVersion("history", &in); !status.ok()) return status;
   HistoryRow row;
   row.boot = in.Fixed<Boot>();
@@ -342,7 +333,26 @@ absl::StatusOr<HistoryRow> ParseHistory(std::string_view value) {
   row.not_before_ms = in.Fixed<int64_t>();
   row.lease_until_ms = in.Fixed<int64_t>();
   row.size_bytes = in.Fixed<uint32_t>();
+  row.group_hash = in.Fixed<uint64_t>();
+  row.expire_ms = in.Fixed<int64_t>();
+  row.maybe_redelivered = in.Bool();
+  row.death = in.Choice(DeathReason::kUnspecified, DeathReason::kOverflow);
+  row.detail = in.String();
   if (!in.Done()) return Garbled("history");
+  return row;
+}
+
+std::string EncodeProducer(const ProducerRow& row) {
+  return RowWriter().Version().Fixed(row.last_sequence).Fixed(row.update_ms).Take();
+}
+
+absl::StatusOr<ProducerRow> ParseProducer(std::string_view value) {
+  RowReader in(value);
+  if (absl::Status status = CheckVersion("producer", &in); !status.ok()) return status;
+  ProducerRow row;
+  row.last_sequence = in.Fixed<int64_t>();
+  row.update_ms = in.Fixed<int64_t>();
+  if (!in.Done()) return Garbled("producer");
   return row;
 }
 

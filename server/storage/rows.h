@@ -135,7 +135,7 @@ struct HistoryRow {
   bool maybe_redelivered = false;  // of the next grant
   // Not kUnspecified: it is never granted again, and waits to be moved to the dead-letter queue.
   DeathReason death = DeathReason::kUnspecified;
-  std::string detail;  // reason of the last nack
+  std::string detail = {};  // reason of the last nack
 };
 std::string EncodeHistory(const HistoryRow& row);
 absl::StatusOr<HistoryRow> ParseHistory(std::string_view value);

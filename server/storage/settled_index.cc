@@ -129,6 +129,7 @@ absl::Status SettledIndex::Apply(std::string_view record, uint64_t store_seq) {
   absl::Status status = Batch::Visit(record, &header, &applier);
   applied_store_seq_ = store_seq;
   if (!status.ok()) return status;
+  if (header.shard == shard_) log_time_ms_ = std::max(log_time_ms_, header.log_time_ms);
   return applier.status;
 }
 
@@ -141,15 +142,39 @@ bool SettledIndex::AwaitApplied(uint64_t store_seq, absl::Duration timeout) cons
   return mutex_.AwaitWithTimeout(absl::Condition(&applied), timeout);
 }
 
+// kLane: the queue is there.
+SettledIndex::Verdict SettledIndex::Judge(ShardId shard, QueueId qid) const {
+  if (!loaded_ || shard != shard_) return Verdict::kUnknown;
+  if (live_.contains(qid)) return Verdict::kLane;
+  return qid < next_qid_ ? Verdict::kDead : Verdict::kUnknown;
+}
+
 SettledIndex::Verdict SettledIndex::Copy(ShardId shard, QueueId qid, Lane lane,
                                          SettledLane* copy) const {
   absl::MutexLock lock(&mutex_);
-  if (!loaded_ || shard != shard_) return Verdict::kUnknown;
-  if (!live_.contains(qid)) return qid < next_qid_ ? Verdict::kDead : Verdict::kUnknown;
+  if (const Verdict verdict = Judge(shard, qid); verdict != Verdict::kLane) return verdict;
   const auto it = lanes_.find({qid, lane});
   if (it == lanes_.end()) return Verdict::kUnknown;
   *copy = it->second;
   return Verdict::kLane;
+}
+
+bool SettledIndex::IsSettled(const MessagePosition& position) const {
+  absl::MutexLock lock(&mutex_);
+  const Verdict verdict = Judge(position.shard, position.qid);
+  if (verdict != Verdict::kLane) return verdict == Verdict::kDead;
+  const auto it = lanes_.find({position.qid, position.lane});
+  return it != lanes_.end() && it->second.NextUnsettled(position.seq) != position.seq;
+}
+
+bool SettledIndex::IsDead(ShardId shard, QueueId qid) const {
+  absl::MutexLock lock(&mutex_);
+  return Judge(shard, qid) == Verdict::kDead;
+}
+
+int64_t SettledIndex::log_time_ms() const {
+  absl::MutexLock lock(&mutex_);
+  return loaded_ ? log_time_ms_ : 0;
 }
 
 uint64_t SettledIndex::CountUnsettled(const MessagePosition& first, const MessagePosition& last,
@@ -182,6 +207,8 @@ absl::Status SettledIndex::PutRow(const MetaKey& key, std::string_view value) {
       const auto row = ParseBoot(value);
       if (!row.ok()) return row.status();
       next_qid_ = std::max(next_qid_, row->next_qid);
+      // Of the batch that wrote the row.
+      log_time_ms_ = std::max(log_time_ms_, row->engine_ms);
       break;
     }
     case MetaType::kQueue:
@@ -203,7 +230,10 @@ absl::Status SettledIndex::PutRow(const MetaKey& key, std::string_view value) {
       ++version_;
       break;
     }
-    case MetaType::kHistory: break;
+    case MetaType::kHistory:
+    case MetaType::kProducer:
+    case MetaType::kExchange:
+    case MetaType::kBinding: break;
   }
   return absl::OkStatus();
 }

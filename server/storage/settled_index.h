@@ -64,6 +64,13 @@ class SettledIndex {
   // A copy of the state of one lane.
   Verdict Copy(ShardId shard, QueueId qid, Lane lane, SettledLane* copy) const;
 
+  // The same for one message or queue, without a copy. Both are false where nothing is known.
+  bool IsSettled(const MessagePosition& position) const;
+  bool IsDead(ShardId shard, QueueId qid) const;
+
+  // Engine time of the last batch on stable storage; 0 until that is known.
+  int64_t log_time_ms() const;
+
   // Messages with first <= position <= last, at most `limit` counted, that may still be needed.
   // Only for ranges whose messages have all been applied.
   uint64_t CountUnsettled(const MessagePosition& first, const MessagePosition& last,
@@ -76,6 +83,7 @@ class SettledIndex {
   class Applier;
   using LaneKey = std::pair<QueueId, Lane>;
 
+  Verdict Judge(ShardId shard, QueueId qid) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   absl::Status PutRow(const MetaKey& key, std::string_view value)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void DeleteRow(const MetaKey& key) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -84,6 +92,7 @@ class SettledIndex {
   mutable absl::Mutex mutex_;
   bool loaded_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t applied_store_seq_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t log_time_ms_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t version_ ABSL_GUARDED_BY(mutex_) = 0;
   QueueId next_qid_ ABSL_GUARDED_BY(mutex_) = 1;  // greater ones have not been seen yet
   absl::flat_hash_set<QueueId> live_ ABSL_GUARDED_BY(mutex_);

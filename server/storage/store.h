@@ -30,16 +30,36 @@ struct IndexRow {
   std::string value;
 };
 
+// Messages of skipped groups in one page: they cost memory and time, though little.
+inline constexpr uint32_t kSkippedPerPageMax = 65'536;
+
 // Which rows of one lane to read, in order of seq.
 struct ReadRange {
   QueueId qid = 0;
   Lane lane = 0;
   Seq begin = 0;  // inclusive
   Seq end = 0;    // exclusive
-  uint32_t messages_max = 0;
+  uint32_t messages_max = 0;  // besides skipped ones, of which kSkippedPerPageMax may come
   uint64_t bytes_max = 0;  // stops after the message that reaches it; at least one is returned
   // Messages of these groups come without their payload and count no bytes. Null: none.
-  std::shared_ptr<const absl::flat_hash_set<uint64_t>> skip_groups;
+  std::shared_ptr<const absl::flat_hash_set<uint64_t>> skip_groups = nullptr;
+};
+
+// How much of a range's limits its first messages use up. A page that does not fill them holds all
+// there is in the range.
+struct PageSize {
+  uint32_t messages = 0;  // with their payload
+  uint32_t skipped = 0;
+  uint64_t bytes = 0;
+
+  void Count(const StoredMessage& message) {
+    ++(message.payload ? messages : skipped);
+    bytes += message.payload.size();
+  }
+  bool IsFull(const ReadRange& range) const {
+    return messages >= range.messages_max || skipped >= kSkippedPerPageMax ||
+           (messages > 0 && bytes >= range.bytes_max);
+  }
 };
 
 // Blocking reads of synced state. Thread-safe; the engine thread never calls them while serving.

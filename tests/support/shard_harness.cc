@@ -68,7 +68,7 @@ void ShardHarness::StartBoot() {
   shard_ = std::make_unique<broker::Shard>(options_, this);
   const absl::Status loaded = shard_->Load(store_);
   ASSERT_TRUE(loaded.ok()) << loaded.ToString();
-  if (shard_->boot_row().boot == 0) shard_->NameNewStore("test", {});
+  if (shard_->boot_row().boot == 0) shard_->NameNewStore("test", {}, {});
   shard_->Begin(now_);
   // As in the engine, nothing is served before the boot row is durable.
   CommitAll();
@@ -188,8 +188,8 @@ ShardHarness::PublishReply ShardHarness::StartPublish(const std::string& queue,
                                                       int priority) {
   PublishReply reply;
   broker::PublishCommand command;
-  command.queue = queue;
-  for (const std::string& body : bodies) command.messages.push_back({MakePayload(body), priority});
+  command.publish.queue = queue;
+  for (const std::string& body : bodies) command.publish.messages.push_back({MakePayload(body), priority});
   command.done = reply.Done();
   Start(std::move(command));
   return reply;

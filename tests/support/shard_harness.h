@@ -50,6 +50,7 @@ class RecordingSink : public broker::SubscriptionSink {
   void OnStarted(const Started& started) override;
   void OnDeliveries(std::vector<broker::OutgoingDelivery> deliveries) override;
   void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) override;
+  void OnDrained() override {}
   void OnEnd(absl::Status status) override;
 
   // The deliveries since the last call.

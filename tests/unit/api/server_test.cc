@@ -88,10 +88,10 @@ TEST_F(ServerTest, PublishIsAnsweredWhenTheShardHasStoredIt) {
     status = queue_stub_->Publish(&context, request, &response);
   });
   auto command = shard_.Take<broker::PublishCommand>();
-  EXPECT_EQ(command.queue, "work");
-  ASSERT_EQ(command.messages.size(), 2u);
+  EXPECT_EQ(command.publish.queue, "work");
+  ASSERT_EQ(command.publish.messages.size(), 2u);
   v1::Message stored;
-  const auto& payload = command.messages[1].payload;
+  const auto& payload = command.publish.messages[1].payload;
   ASSERT_TRUE(stored.ParseFromArray(payload.data(),
                                     static_cast<int>(payload.size() - kServerFieldsBytes)));
   EXPECT_EQ(stored.body(), "two");
@@ -310,7 +310,7 @@ TEST_F(ServerTest, PublishStreamConfirmsInOrderAndRefusesBatchesAlone) {
   ASSERT_TRUE(stream->WritesDone());
   auto first = shard_.Take<broker::PublishCommand>();
   auto second = shard_.Take<broker::PublishCommand>();
-  EXPECT_EQ(second.messages.size(), 1u);
+  EXPECT_EQ(second.publish.messages.size(), 1u);
   second.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 3}}});
   first.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}, {{0, 7, 5, 2}}});
 

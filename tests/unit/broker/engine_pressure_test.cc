@@ -63,6 +63,17 @@ class MemDisk : public storage::CommitLog, public storage::Store {
     absl::MutexLock lock(&mutex_);
     return rows_.ReadMessagesAt(qid, lane, seqs);
   }
+  absl::StatusOr<std::vector<storage::IndexRow>> ScanIndex(std::string_view begin,
+                                                           std::string_view end,
+                                                           uint32_t rows_max) override {
+    absl::MutexLock lock(&mutex_);
+    return rows_.ScanIndex(begin, end, rows_max);
+  }
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
+      const std::vector<std::string>& keys) override {
+    absl::MutexLock lock(&mutex_);
+    return rows_.GetIndex(keys);
+  }
 
  private:
   absl::Mutex mutex_;
@@ -112,8 +123,8 @@ class EngineUnderPressure : public ::testing::Test {
   PublishAnswer Publish(const std::string& body) {
     PublishAnswer answer;
     PublishCommand command;
-    command.queue = "q";
-    command.messages.push_back({MakePayload(body)});
+    command.publish.queue = "q";
+    command.publish.messages.push_back({MakePayload(body)});
     command.done = answer.Done();
     engine_->Submit(std::move(command));
     return answer;
@@ -178,13 +189,13 @@ TEST_F(EngineUnderPressure, ALaterPublishDoesNotOvertakeThoseThatWaited) {
   gauge_.Set(Pressure::kThrottle);
   PublishAnswer later;
   PublishCommand command;
-  command.queue = "q";
-  command.messages.push_back({MakePayload(body)});
+  command.publish.queue = "q";
+  command.publish.messages.push_back({MakePayload(body)});
   // Sent while most of the others still wait.
   command.done = [this, &later](const absl::StatusOr<std::vector<PublishedMessage>>&) {
     PublishCommand last;
-    last.queue = "q";
-    last.messages.push_back({MakePayload("later")});
+    last.publish.queue = "q";
+    last.publish.messages.push_back({MakePayload("later")});
     last.done = later.Done();
     engine_->Submit(std::move(last));
   };
@@ -193,7 +204,7 @@ TEST_F(EngineUnderPressure, ALaterPublishDoesNotOvertakeThoseThatWaited) {
   AwaitTurns();
   gauge_.Set(Pressure::kNone);
   ASSERT_TRUE(later.Get().ok());
-  EXPECT_EQ(later.Get()->at(0).position.seq, kWaiting + 1u);
+  EXPECT_EQ(later.Get()->at(0).id.seq, kWaiting + 1u);
 }
 
 TEST_F(EngineUnderPressure, RefusedPublishesSayStorageFullAndWhenToRetryWhileAcksAreAnswered) {

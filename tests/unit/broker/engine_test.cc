@@ -39,6 +39,17 @@ class LockedStore : public storage::Store {
     absl::MutexLock lock(&mutex_);
     return store_.ReadMessagesAt(qid, lane, seqs);
   }
+  absl::StatusOr<std::vector<storage::IndexRow>> ScanIndex(std::string_view begin,
+                                                           std::string_view end,
+                                                           uint32_t rows_max) override {
+    absl::MutexLock lock(&mutex_);
+    return store_.ScanIndex(begin, end, rows_max);
+  }
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
+      const std::vector<std::string>& keys) override {
+    absl::MutexLock lock(&mutex_);
+    return store_.GetIndex(keys);
+  }
   absl::Status Apply(std::string_view record) {
     absl::MutexLock lock(&mutex_);
     return store_.Apply(record);
@@ -116,6 +127,7 @@ class AckingSink : public SubscriptionSink {
     engine_->Submit(std::move(settle));
   }
   void OnLeaseLost(std::vector<Receipt>, ErrorReason) override {}
+  void OnDrained() override {}
   void OnEnd(absl::Status status) override { ended.Notify(); }
 
   absl::Notification all_acked;
@@ -142,8 +154,8 @@ void CreateQueue(Engine& engine) {
 
 PublishCommand Publish(const std::string& body, PublishCommand::Done done) {
   PublishCommand command;
-  command.queue = "q";
-  command.messages.push_back({::sluice::testing::MakePayload(body)});
+  command.publish.queue = "q";
+  command.publish.messages.push_back({::sluice::testing::MakePayload(body)});
   command.done = std::move(done);
   return command;
 }

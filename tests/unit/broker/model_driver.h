@@ -31,6 +31,7 @@ class ModelSink : public SubscriptionSink {
   void OnStarted(const Started& started) override;
   void OnDeliveries(std::vector<OutgoingDelivery> deliveries) override;
   void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) override;
+  void OnDrained() override {}
   void OnEnd(absl::Status status) override;
 
   ModelConsumer model;

@@ -18,7 +18,7 @@ constexpr size_t kConsumersMax = 8;
 
 void ModelDriver::Publish(const std::string& name, int count) {
   PublishCommand command;
-  command.queue = name;
+  command.publish.queue = name;
   ModelQueue* queue = model_.Find(name);
   auto positions = std::make_shared<std::vector<MessagePosition>>();
   for (int i = 0; i < count; ++i) {
@@ -29,7 +29,7 @@ void ModelDriver::Publish(const std::string& name, int count) {
     std::fill_n(payload.mutable_data(), bytes, 'x');
     std::copy_n(reinterpret_cast<const char*>(&id), sizeof(id), payload.mutable_data());
     const int priority = Chance(60) ? kPriorityDefault : static_cast<int>(Below(10));
-    command.messages.push_back({std::move(payload), priority});
+    command.publish.messages.push_back({std::move(payload), priority});
     if (queue) positions->push_back(model_.Publish(*queue, priority, id, bytes).at);
   }
   if (!queue) {
@@ -42,7 +42,7 @@ void ModelDriver::Publish(const std::string& name, int count) {
       if (!result.ok()) return Fail("publish refused");
       if (result->size() != positions->size()) return Fail("not all were published");
       for (size_t i = 0; i < positions->size(); ++i) {
-        Check((*result)[i].position == (*positions)[i], "published elsewhere");
+        Check((*result)[i].id == (*positions)[i], "published elsewhere");
       }
     };
   }
@@ -261,6 +261,8 @@ void ModelDriver::Settle(ModelQueue& queue, std::vector<SettleItem> items) {
       case SettleAction::kRelease:
         if (leased) model_.Return(*message, /*failed=*/false, 0);
         break;
+      case SettleAction::kDeadLetter:
+        break;  // not among the actions that are tried yet
     }
   }
   command.items = std::move(items);

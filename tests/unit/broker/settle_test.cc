@@ -228,10 +228,13 @@ TEST_F(Settle, ExtendingMovesTheDeadlineAndKeepsTheReceipt) {
 TEST_F(Settle, ManyFailuresOfManyMessagesLeaveConsistentCounts) {
   shard_.Publish("q", std::vector<std::string>(100, "x"));
   const auto sink = shard_.Subscribe("q", 10);
+  constexpr SettleAction kActions[] = {SettleAction::kAck, SettleAction::kRetry,
+                                       SettleAction::kDelay, SettleAction::kDiscard,
+                                       SettleAction::kRelease};
   for (int round = 0; round < 60; ++round) {
     int i = 0;
     for (const auto& delivery : sink->Take()) {
-      const auto action = static_cast<SettleAction>((round + i++) % 5);
+      const SettleAction action = kActions[(round + i++) % std::size(kActions)];
       ASSERT_TRUE(shard_.Settle("q", delivery.receipt, action, 100).ok());
     }
     Pass(500);

@@ -11,8 +11,9 @@ namespace {
 Batch MessageBatch(Lsn lsn, Seq seq) {
   Batch batch;
   const auto key = MessageKey({0, 1, 5, seq});
-  const auto header = MessageHeader(100);
-  batch.Put(Family::kMessages, {key.data(), key.size()}, {{header.data(), header.size()}, "body"});
+  std::string header;
+  EncodeMessageHeader({.publish_ms = 100}, &header);
+  batch.Put(Family::kMessages, {key.data(), key.size()}, {header, "body"});
   batch.SetHeader({.lsn = lsn});
   return batch;
 }

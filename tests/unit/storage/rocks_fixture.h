@@ -80,8 +80,9 @@ class RocksFixture : public ::testing::Test {
 
   static void PutMessage(Batch* batch, QueueId qid, Seq seq, std::string_view body) {
     const auto key = MessageKey({0, qid, kLaneUsed, seq});
-    const auto header = MessageHeader(100);
-    batch->Put(Family::kMessages, {key.data(), key.size()}, {{header.data(), header.size()}, body});
+    std::string header;
+    EncodeMessageHeader({.publish_ms = 100}, &header);
+    batch->Put(Family::kMessages, {key.data(), key.size()}, {header, body});
   }
   static void PutQueue(Batch* batch, QueueId qid) {
     QueueRow row;
