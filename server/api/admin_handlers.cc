@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
 #include "server/api/handlers.h"
+#include "server/api/paging.h"
 #include "server/api/queue_codec.h"
 #include "server/model/error.h"
 #include "sluice/v1/queue_admin.pb.h"
@@ -13,7 +14,6 @@ namespace sluice::api {
 namespace {
 
 constexpr char kListQueues[] = "ListQueues";
-constexpr size_t kGlobBytesMax = 255;
 
 using InfoResult = absl::StatusOr<broker::QueueInfo>;
 
@@ -60,9 +60,8 @@ void HandleGetQueue(const std::shared_ptr<UnaryCall>& call) {
 void HandleListQueues(const std::shared_ptr<UnaryCall>& call) {
   v1::ListQueuesRequest request;
   if (!call->Parse(&request)) return;
-  if (request.name_glob().size() > kGlobBytesMax) {
-    return call->Fail(
-        MakeFieldError("name_glob", absl::StrCat("longer than ", kGlobBytesMax, " bytes")));
+  if (auto status = CheckGlob("name_glob", request.name_glob()); !status.ok()) {
+    return call->Fail(status);
   }
   const auto limit = CountOr("page_size", request.page_size(), kPageSizeDefault, kPageSizeMax);
   if (!limit.ok()) return call->Fail(limit.status());
@@ -77,14 +76,12 @@ void HandleListQueues(const std::shared_ptr<UnaryCall>& call) {
   command.done = AnswerOnLoop<Result>(call, [listing](UnaryCall& call, Result result) {
     if (!result.ok()) return call.Fail(result.status());
     v1::ListQueuesResponse response;
-    // Labels may make entries large: the page ends early where the response would.
-    int64_t bytes = 0;
+    PageSize size;
     bool cut = false;
     for (const auto& info : result->queues) {
       v1::Queue queue;
       ToProto(info, &queue);
-      bytes += static_cast<int64_t>(queue.ByteSizeLong());
-      cut = bytes > kResponseBytesMax - kMiB;
+      cut = !size.Fits(queue.ByteSizeLong());
       if (cut) break;
       *response.add_queues() = std::move(queue);
     }
@@ -151,6 +148,31 @@ void HandlePurgeQueue(const std::shared_ptr<UnaryCall>& call) {
     call.Reply(response);
   });
   call->api().sink->Submit(std::move(command));
+}
+
+namespace {
+
+// `Request` and `Response` are those of one of the two calls.
+template <typename Request, typename Response>
+void SetPaused(const std::shared_ptr<UnaryCall>& call, bool paused) {
+  Request request;
+  if (!call->Parse(&request)) return;
+  if (auto status = CheckName("queue", request.queue()); !status.ok()) return call->Fail(status);
+  broker::PauseQueueCommand command;
+  command.queue = request.queue();
+  command.paused = paused;
+  command.done = AnswerOnLoop<InfoResult>(call, &ReplyQueue<Response>);
+  call->api().sink->Submit(std::move(command));
+}
+
+}  // namespace
+
+void HandlePauseQueue(const std::shared_ptr<UnaryCall>& call) {
+  SetPaused<v1::PauseQueueRequest, v1::PauseQueueResponse>(call, true);
+}
+
+void HandleResumeQueue(const std::shared_ptr<UnaryCall>& call) {
+  SetPaused<v1::ResumeQueueRequest, v1::ResumeQueueResponse>(call, false);
 }
 
 void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call) {

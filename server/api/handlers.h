@@ -21,6 +21,29 @@ void HandleListQueues(const std::shared_ptr<UnaryCall>& call);
 void HandleUpdateQueue(const std::shared_ptr<UnaryCall>& call);
 void HandleDeleteQueue(const std::shared_ptr<UnaryCall>& call);
 void HandlePurgeQueue(const std::shared_ptr<UnaryCall>& call);
+void HandlePauseQueue(const std::shared_ptr<UnaryCall>& call);
+void HandleResumeQueue(const std::shared_ptr<UnaryCall>& call);
+
+void HandleCreateExchange(const std::shared_ptr<UnaryCall>& call);
+void HandleGetExchange(const std::shared_ptr<UnaryCall>& call);
+void HandleListExchanges(const std::shared_ptr<UnaryCall>& call);
+void HandleUpdateExchange(const std::shared_ptr<UnaryCall>& call);
+void HandleDeleteExchange(const std::shared_ptr<UnaryCall>& call);
+void HandleCreateBinding(const std::shared_ptr<UnaryCall>& call);
+void HandleListBindings(const std::shared_ptr<UnaryCall>& call);
+void HandleDeleteBinding(const std::shared_ptr<UnaryCall>& call);
+
+void HandleListMessages(const std::shared_ptr<UnaryCall>& call);
+void HandleGetMessage(const std::shared_ptr<UnaryCall>& call);
+void HandleDeleteMessages(const std::shared_ptr<UnaryCall>& call);
+void HandleRescheduleMessages(const std::shared_ptr<UnaryCall>& call);
+
+void HandleListConsumers(const std::shared_ptr<UnaryCall>& call);
+void HandleCloseConsumer(const std::shared_ptr<UnaryCall>& call);
+
+void HandleExportDefinitions(const std::shared_ptr<UnaryCall>& call);
+void HandleApplyDefinitions(const std::shared_ptr<UnaryCall>& call);
+
 void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call);
 
 // UNIMPLEMENTED, naming the call.

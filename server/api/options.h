@@ -3,6 +3,7 @@
 #define SLUICE_SERVER_API_OPTIONS_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,31 @@ struct ServerOptions {
   // Unconfirmed bytes of all publishes. At it streams are not read on and single publishes are
   // refused MEMORY_FULL.
   int64_t server_bytes_max = 256 * kMiB;
+
+  // Calls answered UNIMPLEMENTED although they have a handler, as the shard has not learnt their
+  // commands.
+  std::set<std::string> closed_calls = {
+      "PauseQueue",
+      "ResumeQueue",
+      "CreateExchange",
+      "GetExchange",
+      "ListExchanges",
+      "UpdateExchange",
+      "DeleteExchange",
+      "CreateBinding",
+      "ListBindings",
+      "DeleteBinding",
+      "ListMessages",
+      "GetMessage",
+      "DeleteMessages",
+      "RescheduleMessages",
+      "RedriveMessages",
+      "ListConsumers",
+      "CloseConsumer",
+      "ExportDefinitions",
+      "ApplyDefinitions",
+      "Transact",
+  };
 
   // --- about itself
   std::string version = "0.0.0";

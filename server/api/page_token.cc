@@ -7,14 +7,11 @@
 #include "absl/strings/escaping.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
-#include "server/model/limits.h"
 
 namespace sluice::api {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-// Anything longer was not made here: names end at 255 bytes.
-constexpr size_t kTokenBytesMax = 2 * kNameBytesMax;
 
 }  // namespace
 

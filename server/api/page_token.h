@@ -16,6 +16,9 @@ namespace sluice::api {
 // same store. Immutable: any thread.
 class PageTokenCodec {
  public:
+  // Anything longer was not made here: the longest item is a binding, with its names and headers.
+  static constexpr size_t kTokenBytesMax = 96 * 1024;
+
   // The key comes from the store's receipt key.
   explicit PageTokenCodec(const ReceiptCodec& receipts);
 

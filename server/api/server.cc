@@ -24,6 +24,7 @@
 #include "server/api/not_built_stream.h"
 #include "server/api/publish_stream.h"
 #include "server/api/raw_service.h"
+#include "server/api/redrive.h"
 #include "server/api/subscribe.h"
 #include "sluice/v1/admin_service.grpc.pb.h"
 #include "sluice/v1/queue_service.grpc.pb.h"
@@ -56,6 +57,24 @@ const std::map<std::string, UnaryMethod>& UnaryMethods() {
       {"UpdateQueue", {&HandleUpdateQueue}},
       {"DeleteQueue", {&HandleDeleteQueue}},
       {"PurgeQueue", {&HandlePurgeQueue}},
+      {"PauseQueue", {&HandlePauseQueue}},
+      {"ResumeQueue", {&HandleResumeQueue}},
+      {"CreateExchange", {&HandleCreateExchange}},
+      {"GetExchange", {&HandleGetExchange, kRareSlots, true}},
+      {"ListExchanges", {&HandleListExchanges, kRareSlots, true}},
+      {"UpdateExchange", {&HandleUpdateExchange}},
+      {"DeleteExchange", {&HandleDeleteExchange}},
+      {"CreateBinding", {&HandleCreateBinding}},
+      {"ListBindings", {&HandleListBindings, kRareSlots, true}},
+      {"DeleteBinding", {&HandleDeleteBinding}},
+      {"ListMessages", {&HandleListMessages, kRareSlots, true}},
+      {"GetMessage", {&HandleGetMessage, kRareSlots, true}},
+      {"DeleteMessages", {&HandleDeleteMessages}},
+      {"RescheduleMessages", {&HandleRescheduleMessages}},
+      {"ListConsumers", {&HandleListConsumers, kRareSlots, true}},
+      {"CloseConsumer", {&HandleCloseConsumer}},
+      {"ExportDefinitions", {&HandleExportDefinitions, kRareSlots, true}},
+      {"ApplyDefinitions", {&HandleApplyDefinitions}},
       {"GetServerInfo", {&HandleGetServerInfo, kRareSlots, true}},
   };
   return *methods;
@@ -79,6 +98,9 @@ class ServerImpl final : public Server {
  private:
   static int MethodsOf(const std::string& service);
   void Configure(grpc::ServerBuilder* builder) const;
+  bool IsClosed(const RpcMethod& method) const {
+    return api_.options.closed_calls.contains(method.method);
+  }
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
   void SetHealth(bool serving);
@@ -168,8 +190,9 @@ void ServerImpl::ArmAll(EventLoop* loop) {
       continue;
     }
     const auto it = UnaryMethods().find(method.method);
-    const UnaryMethod unary =
-        it == UnaryMethods().end() ? UnaryMethod{&HandleNotBuilt, kRareSlots, true} : it->second;
+    const UnaryMethod unary = it == UnaryMethods().end() || IsClosed(method)
+                                  ? UnaryMethod{&HandleNotBuilt, kRareSlots, true}
+                                  : it->second;
     UnaryCall::Binding& stable = unary_bindings_.emplace_back();
     static_cast<MethodBinding&>(stable) = binding;
     stable.handler = unary.handler;
@@ -186,6 +209,8 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
       SubscribeCall::Arm(binding, loop);
     } else if (binding.method->method == "PublishStream") {
       PublishStreamCall::Arm(binding, loop);
+    } else if (binding.method->method == "RedriveMessages" && !IsClosed(*binding.method)) {
+      RedriveCall::Arm(binding, loop);
     } else if (bidi) {
       NotBuiltStream<RawBidiStream>::Arm(binding, loop);
     } else {
