@@ -93,7 +93,8 @@ class SettledIndex::Applier : public Batch::Visitor {
     const auto parsed = ParseMetaKey(key);
     status = parsed.ok() ? index_->PutRow(*parsed, value) : parsed.status();
   }
-  void OnDelete(Family, std::string_view key) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  void OnDelete(Family family, std::string_view key) override ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (family != Family::kMeta) return;
     const auto parsed = ParseMetaKey(key);
     if (parsed.ok()) index_->DeleteRow(*parsed);
   }

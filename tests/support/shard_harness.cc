@@ -189,7 +189,9 @@ ShardHarness::PublishReply ShardHarness::StartPublish(const std::string& queue,
   PublishReply reply;
   broker::PublishCommand command;
   command.publish.queue = queue;
-  for (const std::string& body : bodies) command.publish.messages.push_back({MakePayload(body), priority});
+  for (const std::string& body : bodies) {
+    command.publish.messages.push_back({MakePayload(body), priority});
+  }
   command.done = reply.Done();
   Start(std::move(command));
   return reply;

@@ -34,19 +34,21 @@ Batch Example() {
   batch.Put(Family::kMeta, "k", "");
   batch.Delete(Family::kMeta, "gone");
   batch.DeleteMetaRange("a", "b");
+  batch.Put(Family::kIndex, "i", "v");
+  batch.Delete(Family::kIndex, "j");
   batch.SetHeader({.shard = 3, .term = 4, .lsn = 5, .log_time_ms = -6, .durable_lsn = 2});
   return batch;
 }
 
 TEST(BatchTest, RowsComeBackInOrderWithTheHeader) {
   const Batch batch = Example();
-  EXPECT_EQ(batch.rows(), 4u);
+  EXPECT_EQ(batch.rows(), 6u);
   EXPECT_EQ(batch.messages(), 1u);
   BatchHeader header;
   Recorder recorder;
   ASSERT_TRUE(Batch::Visit(batch.record(), &header, &recorder).ok());
   EXPECT_EQ(recorder.seen, (std::vector<std::string>{"P1:m1=headbody", "P2:k=", "D2:gone=",
-                                                     "R2:a=b"}));
+                                                     "R2:a=b", "P3:i=v", "D3:j="}));
   EXPECT_EQ(header.shard, 3);
   EXPECT_EQ(header.term, 4u);
   EXPECT_EQ(header.lsn, 5u);
@@ -83,6 +85,18 @@ TEST(BatchTest, TrailingBytesAndUnknownOperationsAreDataLoss) {
   EXPECT_EQ(Batch::Visit(record + "x", &header, &recorder).code(), absl::StatusCode::kDataLoss);
   record[Batch::kHeaderBytes] = 9;
   EXPECT_EQ(Batch::Visit(record, &header, &recorder).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST(BatchTest, OnlyMetaRowsAreDeletedByRangeAndNoFamilyIsUnknown) {
+  Batch batch;
+  batch.DeleteMetaRange("a", "b");
+  std::string record(batch.record());
+  BatchHeader header;
+  Recorder recorder;
+  for (const Family family : {Family::kMessages, Family::kIndex, static_cast<Family>(4)}) {
+    record[Batch::kHeaderBytes + 1] = static_cast<char>(family);
+    EXPECT_EQ(Batch::Visit(record, &header, &recorder).code(), absl::StatusCode::kDataLoss);
+  }
 }
 
 TEST(BatchTest, UnknownVersionIsNamed) {

@@ -76,6 +76,29 @@ TEST_F(MemLogTest, ACrashForgetsWhatWasNotCommitted) {
   EXPECT_EQ(done_, std::vector<Lsn>{1});
 }
 
+TEST_F(MemLogTest, IndexRowsAreScannedWithinTheirBoundsAndFoundByKey) {
+  Batch batch;
+  for (const char* key : {"a", "b", "c", "d"}) batch.Put(Family::kIndex, key, key);
+  batch.Put(Family::kMeta, "b2", "not of the index");
+  batch.Delete(Family::kIndex, "c");
+  batch.SetHeader({.lsn = 1});
+  log_.Append(std::move(batch), [](const absl::Status&) {});
+  log_.CommitAll();
+  const auto all = store_.ScanIndex("a", "e", 10);
+  ASSERT_EQ(all->size(), 3u);
+  EXPECT_EQ(all->back().key, "d");
+  EXPECT_EQ(all->back().value, "d");
+  EXPECT_EQ(store_.ScanIndex("a", "d", 10)->size(), 2u);
+  EXPECT_EQ(store_.ScanIndex("a", "e", 1)->size(), 1u);
+  EXPECT_TRUE(store_.ScanIndex("e", "a", 10)->empty());
+  const auto found = store_.GetIndex({"d", "c", "a"});
+  EXPECT_EQ(*found, (std::vector<std::optional<std::string>>{"d", std::nullopt, "a"}));
+  EXPECT_EQ(store_.ScanMeta([](std::string_view key, std::string_view) {
+    EXPECT_EQ(key, "b2");
+    return absl::OkStatus();
+  }), absl::OkStatus());
+}
+
 TEST_F(MemLogTest, MetaRowsAreOverwrittenDeletedAndScannedInOrder) {
   Batch batch;
   batch.Put(Family::kMeta, "a1", "old");

@@ -10,6 +10,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "gtest/gtest.h"
+#include "rocksdb/db.h"
 #include "server/storage/local_log.h"
 #include "server/storage/rocks_store.h"
 #include "server/storage/rows.h"
@@ -49,6 +50,8 @@ class RocksFixture : public ::testing::Test {
   // What a kill would leave: a copy of the files as the operating system has them. Goes on in it.
   void Crash() {
     const std::string copy = options_.dir + "+";
+    // Or a file could go between being listed and being copied.
+    ASSERT_TRUE(store_->db()->DisableFileDeletions().ok());
     std::filesystem::copy(options_.dir, copy, std::filesystem::copy_options::recursive);
     Close();
     options_.dir = copy;
@@ -56,7 +59,10 @@ class RocksFixture : public ::testing::Test {
 
   // Appends `batch` as the next lsn without waiting.
   void Append(Batch batch) {
-    batch.SetHeader({.term = 1, .lsn = ++lsn_, .durable_lsn = told_lsn()});
+    batch.SetHeader({.term = 1,
+                     .lsn = ++lsn_,
+                     .log_time_ms = log_time_ms_,
+                     .durable_lsn = told_lsn()});
     log_->Append(std::move(batch), [this, lsn = lsn_](const absl::Status& status) {
       absl::MutexLock lock(&mutex_);
       answers_.emplace_back(lsn, status);
@@ -109,6 +115,7 @@ class RocksFixture : public ::testing::Test {
   std::unique_ptr<RocksStore> store_;
   std::unique_ptr<LocalLog> log_;
   Lsn lsn_ = 0;
+  int64_t log_time_ms_ = 0;  // of the next batch
   absl::Mutex mutex_;
   std::vector<std::pair<Lsn, absl::Status>> answers_;
 };

@@ -39,6 +39,56 @@ TEST_F(SettledIndexTest, NothingIsSettledBeforeLoadingHasEnded) {
   EXPECT_EQ(index_.CountUnsettled({0, 1, kOneLane, 1}, {0, 1, kOneLane, 50}, 9), 0u);
 }
 
+TEST_F(SettledIndexTest, OneMessageIsJudgedWithoutACopy) {
+  AcksRow acks;
+  acks.bits[0] = 1ull << 30;
+  Batch batch;
+  Queue(&batch, 1);
+  Queue(&batch, 3);
+  LaneIs(&batch, 1, 10, 40);
+  Acks(&batch, 1, 0, acks);
+  Apply(std::move(batch));
+  EXPECT_FALSE(index_.IsSettled({0, 1, kOneLane, 9})) << "not loaded";
+  EXPECT_FALSE(index_.IsDead(0, 2));
+  index_.FinishLoad(1);
+  EXPECT_TRUE(index_.IsSettled({0, 1, kOneLane, 9}));
+  EXPECT_FALSE(index_.IsSettled({0, 1, kOneLane, 10}));
+  EXPECT_TRUE(index_.IsSettled({0, 1, kOneLane, 30}));
+  EXPECT_FALSE(index_.IsSettled({0, 1, kOneLane, 31}));
+  EXPECT_FALSE(index_.IsSettled({0, 1, kOneLane, 40})) << "does not exist yet";
+  EXPECT_FALSE(index_.IsSettled({0, 1, kDelayedLane, 1})) << "a lane without a row";
+  EXPECT_FALSE(index_.IsSettled({7, 1, kOneLane, 9})) << "another shard";
+  EXPECT_TRUE(index_.IsSettled({0, 2, kOneLane, 9})) << "a queue that is gone";
+  EXPECT_FALSE(index_.IsSettled({0, 4, kOneLane, 9})) << "a queue that is still to come";
+  EXPECT_TRUE(index_.IsDead(0, 2));
+  EXPECT_FALSE(index_.IsDead(0, 3));
+  EXPECT_FALSE(index_.IsDead(0, 4));
+}
+
+TEST_F(SettledIndexTest, TheTimeOfTheLogNeverFalls) {
+  index_.FinishLoad(0);
+  for (const int64_t time_ms : {5, 9, 7}) {
+    Batch batch;
+    batch.SetHeader({.lsn = 1, .log_time_ms = time_ms});
+    Apply(std::move(batch));
+  }
+  EXPECT_EQ(index_.log_time_ms(), 9);
+  Batch foreign;
+  foreign.SetHeader({.shard = 4, .lsn = 1, .log_time_ms = 100});
+  Apply(std::move(foreign));
+  EXPECT_EQ(index_.log_time_ms(), 9);
+}
+
+TEST_F(SettledIndexTest, DeletedIndexRowsAreNotTakenForMetaRows) {
+  index_.FinishLoad(0);
+  Batch batch;
+  Queue(&batch, 1);
+  // The same bytes in another family.
+  batch.Delete(Family::kIndex, QueueKey(0, 1));
+  Apply(std::move(batch));
+  EXPECT_FALSE(index_.IsDead(0, 1));
+}
+
 TEST_F(SettledIndexTest, BlocksAndRunsAgreeWithAModel) {
   index_.FinishLoad(0);
   // Head 700; block 1 has a few bits, block 2 alternates, 3 to 5 are a run, 6 has its first word.
