@@ -11,6 +11,12 @@ void AddPublishCommand(CLI::App& app, Context& context);
 void AddSubscribeCommand(CLI::App& app, Context& context);
 void AddReceiveCommand(CLI::App& app, Context& context);
 void AddSettleCommands(CLI::App& app, Context& context);
+void AddRequestCommands(CLI::App& app, Context& context);
+void AddMoveCommand(CLI::App& app, Context& context);
+void AddMessageCommands(CLI::App& app, Context& context);
+void AddRoutingCommands(CLI::App& app, Context& context);
+void AddConsumerCommands(CLI::App& app, Context& context);
+void AddDefinitionsCommands(CLI::App& app, Context& context);
 void AddServerCommands(CLI::App& app, Context& context);
 
 }  // namespace sluice::cli

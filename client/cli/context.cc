@@ -17,6 +17,10 @@ absl::string_view HintFor(v1::ErrorReason reason) {
   switch (reason) {
     case v1::ERROR_REASON_QUEUE_NOT_FOUND:
       return "make it with: sluice queue create NAME";
+    case v1::ERROR_REASON_EXCHANGE_NOT_FOUND:
+      return "make it with: sluice exchange create NAME --type TYPE";
+    case v1::ERROR_REASON_NO_ROUTE:
+      return "see where it leads with: sluice binding list EXCHANGE";
     case v1::ERROR_REASON_CONFIG_CONFLICT:
       return "compare with: sluice queue show NAME --json; change it with: sluice queue update";
     case v1::ERROR_REASON_NOT_EMPTY:
@@ -94,6 +98,22 @@ void PrintJson(const google::protobuf::Message& message, bool defaults) {
   std::cout << ToJson(message, defaults) << std::endl;
 }
 
+void PrintLine(const std::string& text) { std::cout << text << std::endl; }
+
+void PrintTable(const std::vector<std::vector<std::string>>& rows, const std::string& nothing) {
+  if (rows.size() > 1) {
+    std::cout << Table(rows) << std::flush;
+  } else {
+    std::cerr << nothing << "\n";
+  }
+}
+
+void PrintRow(absl::string_view name, const std::string& value) {
+  constexpr size_t kNameWidth = 22;
+  const std::string pad(name.size() < kNameWidth ? kNameWidth - name.size() : 1, ' ');
+  std::cout << name << ":" << pad << value << "\n";
+}
+
 CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
                      const std::string& help, const std::string& examples,
                      std::function<int()> run) {
@@ -103,21 +123,27 @@ CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name
   return command;
 }
 
+namespace {
+
+// An option whose text `parse` turns into what `take` takes.
+template <typename T>
+CLI::Option* AddParsed(CLI::App& app, const std::string& name, const std::string& type,
+                       absl::StatusOr<T> (*parse)(absl::string_view), std::function<void(T)> take,
+                       const std::string& help) {
+  const auto set = [name, parse, take = std::move(take)](const std::string& text) {
+    const auto parsed = parse(text);
+    if (!parsed.ok()) throw CLI::ValidationError(name, std::string(parsed.status().message()));
+    take(*parsed);
+  };
+  return app.add_option_function<std::string>(name, set, help)->type_name(type);
+}
+
+}  // namespace
+
 CLI::Option* AddDurationFunction(CLI::App& app, const std::string& name,
                                  std::function<void(absl::Duration)> take,
                                  const std::string& help) {
-  return app
-      .add_option_function<std::string>(
-          name,
-          [name, take = std::move(take)](const std::string& text) {
-            const auto parsed = ParseDuration(text);
-            if (!parsed.ok()) {
-              throw CLI::ValidationError(name, std::string(parsed.status().message()));
-            }
-            take(*parsed);
-          },
-          help)
-      ->type_name("TIME");
+  return AddParsed<absl::Duration>(app, name, "TIME", &ParseDuration, std::move(take), help);
 }
 
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
@@ -126,20 +152,19 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration*
       app, name, [target](absl::Duration duration) { *target = duration; }, help);
 }
 
+CLI::Option* AddTimeFunction(CLI::App& app, const std::string& name,
+                             std::function<void(absl::Time)> take, const std::string& help) {
+  return AddParsed<absl::Time>(app, name, "DATE", &ParseTime, std::move(take), help);
+}
+
+CLI::Option* AddRate(CLI::App& app, const std::string& name, std::function<void(double)> take,
+                     const std::string& help) {
+  return AddParsed<double>(app, name, "RATE", &ParseRate, std::move(take), help);
+}
+
 CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,
                       const std::string& help) {
-  return app
-      .add_option_function<std::string>(
-          name,
-          [name, take = std::move(take)](const std::string& text) {
-            const auto parsed = ParseBytes(text);
-            if (!parsed.ok()) {
-              throw CLI::ValidationError(name, std::string(parsed.status().message()));
-            }
-            take(*parsed);
-          },
-          help)
-      ->type_name("SIZE");
+  return AddParsed<int64_t>(app, name, "SIZE", &ParseBytes, std::move(take), help);
 }
 
 CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,

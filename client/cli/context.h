@@ -52,6 +52,43 @@ int ExitCodeOf(const absl::Status& status);
 std::string ToJson(const google::protobuf::Message& message, bool defaults);
 void PrintJson(const google::protobuf::Message& message, bool defaults = true);
 
+void PrintLine(const std::string& text);
+
+// One unary call, for example `Unary(context, &Admin::PauseQueue, request, text)`. Prints its
+// answer, as JSON or as `text(response)` makes it for people. The exit code.
+template <typename Method, typename Request, typename Text>
+int Unary(Context& context, Method method, const Request& request, Text text) {
+  const auto response = context.client().Call(method, request);
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json) {
+    PrintJson(*response);
+  } else {
+    PrintLine(text(*response));
+  }
+  return kExitOk;
+}
+
+// Pages of a list as large as they may be: the fewest calls.
+inline constexpr int kListPageSize = 1000;
+
+// Calls a list page by page and `visit(response)` with each.
+template <typename Method, typename Request, typename Visit>
+absl::Status EachPage(Context& context, Method method, Request request, Visit visit) {
+  request.set_page_size(kListPageSize);
+  do {
+    const auto response = context.client().Call(method, request);
+    if (!response.ok()) return response.status();
+    visit(*response);
+    request.set_page_token(response->next_page_token());
+  } while (!request.page_token().empty());
+  return absl::OkStatus();
+}
+
+// Prints a table with its heading, or on stderr that there is `nothing` ("no queues").
+void PrintTable(const std::vector<std::vector<std::string>>& rows, const std::string& nothing);
+// "name:       value", aligned with its neighbours.
+void PrintRow(absl::string_view name, const std::string& value);
+
 // A subcommand whose `run` gives the exit code; `examples` ends its --help.
 CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
                      const std::string& help, const std::string& examples,
@@ -62,6 +99,10 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration*
                          const std::string& help);
 CLI::Option* AddDurationFunction(CLI::App& app, const std::string& name,
                                  std::function<void(absl::Duration)> take, const std::string& help);
+CLI::Option* AddTimeFunction(CLI::App& app, const std::string& name,
+                             std::function<void(absl::Time)> take, const std::string& help);
+CLI::Option* AddRate(CLI::App& app, const std::string& name, std::function<void(double)> take,
+                     const std::string& help);
 CLI::Option* AddBytes(CLI::App& app, const std::string& name,
                       std::function<void(int64_t)> take, const std::string& help);
 CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,

@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 
 namespace sluice::cli {
@@ -128,6 +129,61 @@ absl::StatusOr<std::pair<std::string, std::string>> ParseKeyValue(absl::string_v
     return absl::InvalidArgumentError(absl::StrCat("'", text, "' is not key=value"));
   }
   return std::pair(std::string(text.substr(0, equals)), std::string(text.substr(equals + 1)));
+}
+
+absl::StatusOr<double> ParseRate(absl::string_view text) {
+  const auto bad = [&] {
+    return absl::InvalidArgumentError(
+        absl::StrCat("'", text, "' is not a rate; write for example 100, 100/s, 600/m or 5000/h"));
+  };
+  absl::string_view number = text;
+  double seconds = 1;
+  if (const size_t slash = text.find('/'); slash != absl::string_view::npos) {
+    number = text.substr(0, slash);
+    const absl::string_view unit = text.substr(slash + 1);
+    if (unit == "m") seconds = 60;
+    else if (unit == "h") seconds = 3600;
+    else if (unit != "s") return bad();
+  }
+  double count = 0;
+  if (!absl::SimpleAtod(number, &count) || !(count > 0) || count > 1e12) return bad();
+  return count / seconds;
+}
+
+absl::StatusOr<absl::Time> ParseTime(absl::string_view text) {
+  absl::Time time;
+  std::string error;
+  for (const absl::string_view format : {absl::string_view(absl::RFC3339_full),
+                                         absl::string_view("%Y-%m-%d%ET%H:%M:%E*S"),
+                                         absl::string_view("%Y-%m-%d%ET%H:%M")}) {
+    if (absl::ParseTime(format, text, &time, &error) && time != absl::InfiniteFuture() &&
+        time != absl::InfinitePast()) {
+      return time;
+    }
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("'", text, "' is not a time; write for example 2026-03-01T08:30:00Z"));
+}
+
+std::string EnumWords(absl::string_view name, absl::string_view prefix) {
+  if (!absl::ConsumePrefix(&name, prefix) || name == "UNSPECIFIED") return "";
+  return absl::AsciiStrToLower(absl::StrReplaceAll(name, {{"_", " "}}));
+}
+
+std::string EnumName(absl::string_view words, absl::string_view prefix) {
+  return absl::StrCat(prefix,
+                      absl::AsciiStrToUpper(absl::StrReplaceAll(words, {{" ", "_"}, {"-", "_"}})));
+}
+
+std::string Preview(absl::string_view bytes, size_t width) {
+  constexpr absl::string_view kMore = "...";
+  std::string text(bytes.substr(0, width));
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return !absl::ascii_isprint(c); }, '.');
+  if (bytes.size() > width && width > kMore.size()) {
+    text.replace(width - kMore.size(), kMore.size(), kMore.data(), kMore.size());
+  }
+  return text;
 }
 
 absl::Duration FromProto(const google::protobuf::Duration& duration) {

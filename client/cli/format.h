@@ -28,6 +28,17 @@ absl::StatusOr<absl::Duration> ParseDuration(absl::string_view text);
 absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 // "key=value"; the value may be empty and hold further '='.
 absl::StatusOr<std::pair<std::string, std::string>> ParseKeyValue(absl::string_view text);
+// "100", "100/s", "600/m", "5000/h": per second. Positive.
+absl::StatusOr<double> ParseRate(absl::string_view text);
+// RFC 3339, for example "2026-03-01T08:30:00Z"; a time without a zone is in UTC.
+absl::StatusOr<absl::Time> ParseTime(absl::string_view text);
+// "NO_CONSUMER" of "WAIT_REASON_NO_CONSUMER" as "no consumer": the name of an enum value without
+// `prefix`, for people. "" for the unspecified value.
+std::string EnumWords(absl::string_view name, absl::string_view prefix);
+// The enum name of words as EnumWords writes them, or with '-' between them.
+std::string EnumName(absl::string_view words, absl::string_view prefix);
+// At most `width` characters of one line: what cannot be shown is a dot, what is cut ends in "...".
+std::string Preview(absl::string_view bytes, size_t width);
 
 absl::Duration FromProto(const google::protobuf::Duration& duration);
 absl::Time FromProto(const google::protobuf::Timestamp& timestamp);

@@ -11,7 +11,7 @@ constexpr char kFooter[] =
     "  1  refused by the server, wholly or in part\n"
     "  2  wrong usage; nothing was sent\n"
     "  3  the server was not reached, or was lost: it may have happened\n"
-    "  4  nothing was there (receive)\n"
+    "  4  nothing was there (receive, request)\n"
     "\n"
     "Examples:\n"
     "  sluice queue create orders\n"
@@ -40,6 +40,12 @@ int main(int argc, char** argv) {
   sluice::cli::AddSubscribeCommand(app, context);
   sluice::cli::AddReceiveCommand(app, context);
   sluice::cli::AddSettleCommands(app, context);
+  sluice::cli::AddRequestCommands(app, context);
+  sluice::cli::AddMoveCommand(app, context);
+  sluice::cli::AddMessageCommands(app, context);
+  sluice::cli::AddRoutingCommands(app, context);
+  sluice::cli::AddConsumerCommands(app, context);
+  sluice::cli::AddDefinitionsCommands(app, context);
   sluice::cli::AddServerCommands(app, context);
   try {
     app.parse(argc, argv);

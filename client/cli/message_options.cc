@@ -39,6 +39,11 @@ void AddMessageOptions(CLI::App& app, v1::Message* message) {
       app, "--delay",
       [message](absl::Duration delay) { *message->mutable_delay() = client::ToProto(delay); },
       "Deliver this much later");
+  AddTimeFunction(
+      app, "--deliver-at",
+      [message](absl::Time time) { *message->mutable_deliver_at() = client::ToProto(time); },
+      "Deliver from this time on, for example 2026-03-01T08:30:00Z")
+      ->excludes(app.get_option("--delay"));
   AddDurationFunction(
       app, "--ttl",
       [message](absl::Duration ttl) { *message->mutable_ttl() = client::ToProto(ttl); },

@@ -3,6 +3,7 @@
 #include <iostream>
 #include <iterator>
 
+#include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
 #include "client/cli/message_options.h"
 #include "client/cli/publish_lines.h"
@@ -13,6 +14,7 @@ namespace {
 
 struct PublishOptions {
   std::string queue;
+  bool to_exchange = false;
   std::string body;
   std::string file;
   bool has_body = false;
@@ -21,9 +23,22 @@ struct PublishOptions {
   PublishLinesOptions lines;
 };
 
+std::string Describe(const v1::PublishResult& result) {
+  if (result.routed_queues() == 0) return "no route: not stored";
+  return absl::StrCat(result.message_id(), result.duplicate() ? " (duplicate)" : "",
+                      result.routed_queues() > 1
+                          ? absl::StrCat(" in ", result.routed_queues(), " queues")
+                          : "");
+}
+
 int PublishOne(Context& context, const PublishOptions& options, std::string body) {
   v1::PublishRequest request;
-  request.set_queue(options.queue);
+  if (options.to_exchange) {
+    request.set_exchange(options.queue);
+  } else {
+    request.set_queue(options.queue);
+  }
+  request.set_mandatory(options.lines.publisher.mandatory);
   *request.add_messages() = options.lines.prototype;
   request.mutable_messages(0)->set_body(std::move(body));
   if (options.wait_when_full > absl::ZeroDuration()) {
@@ -35,8 +50,7 @@ int PublishOne(Context& context, const PublishOptions& options, std::string body
   if (context.json) {
     PrintJson(*response);
   } else if (response->results_size() == 1 && !options.lines.quiet) {
-    std::cout << response->results(0).message_id()
-              << (response->results(0).duplicate() ? " (duplicate)" : "") << std::endl;
+    std::cout << Describe(response->results(0)) << std::endl;
   }
   return kExitOk;
 }
@@ -44,6 +58,11 @@ int PublishOne(Context& context, const PublishOptions& options, std::string body
 int Publish(Context& context, PublishOptions& options) {
   if (options.has_body && !options.file.empty()) {
     std::cerr << "sluice: give BODY or --file, not both\n";
+    return kExitUsage;
+  }
+  const bool one = !options.file.empty() || (options.has_body && options.body != "-");
+  if (one && !options.lines.publisher.producer_id.empty()) {
+    std::cerr << "sluice: --producer-id goes with lines of standard input\n";
     return kExitUsage;
   }
   if (!options.file.empty()) {
@@ -57,7 +76,7 @@ int Publish(Context& context, PublishOptions& options) {
   }
   if (options.has_body && options.body != "-") return PublishOne(context, options, options.body);
   client::PublisherOptions& publisher = options.lines.publisher;
-  publisher.queue = options.queue;
+  (options.to_exchange ? publisher.exchange : publisher.queue) = options.queue;
   publisher.wait_when_full = options.wait_when_full;
   if (options.retry) publisher.after_break = client::AfterBreak::kResend;
   std::ios::sync_with_stdio(false);
@@ -74,14 +93,22 @@ void AddPublishCommand(CLI::App& app, Context& context) {
       "  sluice publish orders 'two apples' --attribute shop=north\n"
       "  sluice publish pictures --file cat.jpg --content-type image/jpeg\n"
       "  seq 1 100000 | sluice publish numbers\n"
-      "  sluice publish orders --retry --confirmed-file done.txt < orders.txt\n",
+      "  sluice publish orders --retry --confirmed-file done.txt < orders.txt\n"
+      "  sluice publish orders --producer-id import-7 --retry < orders.txt\n"
+      "  sluice publish events 'sold' --exchange --routing-key order.paid --mandatory\n"
+      "  sluice publish mail hello --delay 10m --ttl 1h --priority 7 --group customer-7\n",
       [&context, options] { return Publish(context, *options); });
-  command->add_option("queue", options->queue, "Name of the queue")->required();
+  command->add_option("queue", options->queue, "Name of the queue, or with --exchange of an exchange")
+      ->required();
   command->add_option("body", options->body,
                       "The message; without it, or as -, each line of standard input is one")
       ->each([options](const std::string&) { options->has_body = true; });
   command->add_option("--file", options->file, "Publish this whole file as one message");
   AddMessageOptions(*command, &lines.prototype);
+  command->add_flag("--exchange", options->to_exchange,
+                    "Publish to an exchange, which routes to any number of queues");
+  command->add_flag("--mandatory", lines.publisher.mandatory,
+                    "Refuse what reaches no queue, instead of dropping it");
   AddDuration(*command, "--wait-when-full", &options->wait_when_full,
               "Wait this long for space in a full queue");
   command->add_option("--batch", lines.publisher.max_batch_messages,
@@ -95,6 +122,9 @@ void AddPublishCommand(CLI::App& app, Context& context) {
   command->add_flag("--retry", options->retry,
                     "When the server goes away, send lines of unknown outcome again: "
                     "some may then be stored twice");
+  command->add_option("--producer-id", lines.publisher.producer_id,
+                      "Store the n-th line once, however often this is run with the same input and "
+                      "id within 7 days; --retry then makes no duplicates");
   AddDuration(*command, "--retry-for", &lines.publisher.reopen_timeout,
               "With --retry, how long the server may be away [1m]");
   command->add_option("--confirmed-file", lines.confirmed_path,

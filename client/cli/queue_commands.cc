@@ -3,8 +3,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/ascii.h"
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/queue_config_options.h"
@@ -14,17 +12,11 @@ namespace {
 
 using Admin = v1::AdminService::StubInterface;
 
-// The most that a page may hold: the fewest calls.
-constexpr int kPageSize = 1000;
-
-// "NO_CONSUMER" as "no consumer".
 std::string Waiting(const v1::Queue& queue) {
-  constexpr size_t kPrefix = sizeof("WAIT_REASON_") - 1;
   std::vector<std::string> reasons;
   for (const int reason : queue.waiting()) {
-    const std::string name = v1::WaitReason_Name(static_cast<v1::WaitReason>(reason));
-    if (name.size() <= kPrefix) continue;
-    reasons.push_back(absl::AsciiStrToLower(absl::StrReplaceAll(name.substr(kPrefix), {{"_", " "}})));
+    reasons.push_back(
+        EnumWords(v1::WaitReason_Name(static_cast<v1::WaitReason>(reason)), "WAIT_REASON_"));
   }
   return absl::StrJoin(reasons, ", ");
 }
@@ -38,14 +30,40 @@ std::string OrNone(const google::protobuf::Duration& duration) {
   return value == absl::ZeroDuration() ? "none" : HumanDuration(value);
 }
 
-void PrintQueue(const v1::Queue& queue) {
-  const v1::QueueConfig& config = queue.config();
-  const v1::QueueStats& stats = queue.stats();
-  const auto row = [](absl::string_view name, const std::string& value) {
-    std::cout << absl::StrCat(name, ":", std::string(20 - name.size(), ' '), value, "\n");
-  };
+std::string RateText(const v1::QueueConfig& config) {
+  if (!config.has_delivery_rate()) return "no limit";
+  return absl::StrCat(config.delivery_rate().per_second(), " messages/s, at once up to ",
+                      config.delivery_rate().burst());
+}
+
+void PrintConfig(const v1::QueueConfig& config) {
+  const auto row = &PrintRow;
   const auto limit = [](int64_t value, auto format) { return value == 0 ? "none" : format(value); };
-  row("name", config.name());
+  row("lease", OrNone(config.lease()));
+  row("ttl", OrNone(config.ttl()));
+  row("retry", absl::StrCat(OrNone(config.retry().min_backoff()), " to ",
+                            OrNone(config.retry().max_backoff()), ", ",
+                            config.retry().max_attempts() == 0
+                                ? std::string("no limit of attempts")
+                                : absl::StrCat(config.retry().max_attempts(), " attempts"),
+                            config.retry().discard_when_exhausted() ? ", then dropped" : ""));
+  row("dead letter queue",
+      config.dead_letter_queue().empty() ? "none" : config.dead_letter_queue());
+  row("max length", limit(config.max_length(), HumanCount));
+  row("max bytes", limit(config.max_bytes(), HumanBytes));
+  row("when full", config.overflow() == v1::OVERFLOW_DROP_HEAD ? "drop the oldest" : "reject");
+  row("dedup window", OrNone(config.dedup_window()));
+  row("delivery rate", RateText(config));
+  row("single active", config.single_active_consumer() ? "yes" : "no");
+  row("priority aging", OrNone(config.priority_aging()));
+  row("idle expiry", OrNone(config.idle_expiry()));
+  for (const auto& [key, value] : config.labels()) row("label", absl::StrCat(key, "=", value));
+}
+
+void PrintQueue(const v1::Queue& queue) {
+  const v1::QueueStats& stats = queue.stats();
+  const auto row = &PrintRow;
+  row("name", queue.config().name());
   row("state", queue.state() == v1::QUEUE_STATE_PAUSED ? "paused" : "active");
   row("ready", HumanCount(stats.ready()));
   row("leased", HumanCount(stats.leased()));
@@ -55,18 +73,7 @@ void PrintQueue(const v1::Queue& queue) {
   row("consumers", HumanCount(stats.consumers()));
   row("oldest ready", OldestAge(stats));
   if (queue.waiting_size() > 0) row("waits for", Waiting(queue));
-  row("lease", OrNone(config.lease()));
-  row("ttl", OrNone(config.ttl()));
-  row("retry", absl::StrCat(OrNone(config.retry().min_backoff()), " to ",
-                            OrNone(config.retry().max_backoff()), ", ",
-                            config.retry().max_attempts() == 0
-                                ? std::string("no limit of attempts")
-                                : absl::StrCat(config.retry().max_attempts(), " attempts")));
-  row("dead letter queue",
-      config.dead_letter_queue().empty() ? "none" : config.dead_letter_queue());
-  row("max length", limit(config.max_length(), HumanCount));
-  row("max bytes", limit(config.max_bytes(), HumanBytes));
-  for (const auto& [key, value] : config.labels()) row("label", absl::StrCat(key, "=", value));
+  PrintConfig(queue.config());
   row("created", HumanTime(queue.create_time()));
   row("updated", HumanTime(queue.update_time()));
   row("etag", queue.etag());
@@ -79,7 +86,9 @@ void AddCreate(CLI::App& app, Context& context) {
   CLI::App* command = AddCommand(
       app, context, "create", "Make a queue; fine if there is the same one already",
       "  sluice queue create orders\n"
-      "  sluice queue create mail --lease 5m --min-backoff 10s --label team=web\n",
+      "  sluice queue create mail --lease 5m --min-backoff 10s --label team=web\n"
+      "  sluice queue create jobs --max-attempts 5 --dead-letter-queue jobs.dead --ttl 1d\n"
+      "  sluice queue create feed --max-length 100000 --overflow drop-head --delivery-rate 50/s\n",
       [&context, request, mask] {
         const auto response = context.client().Call(&Admin::CreateQueue, *request);
         if (!response.ok()) return context.Fail(response.status());
@@ -96,28 +105,26 @@ void AddCreate(CLI::App& app, Context& context) {
   AddQueueConfigOptions(*command, request->mutable_config(), mask.get());
 }
 
-int List(Context& context, v1::ListQueuesRequest request) {
+int List(Context& context, const v1::ListQueuesRequest& request) {
   std::vector<std::vector<std::string>> rows = {
-      {"QUEUE", ">READY", ">LEASED", ">DELAYED", ">BLOCKED", ">SIZE", ">CONSUMERS", ">OLDEST", "WAITS FOR"}};
-  request.set_page_size(kPageSize);
-  do {
-    const auto response = context.client().Call(&Admin::ListQueues, request);
-    if (!response.ok()) return context.Fail(response.status());
-    for (const v1::Queue& queue : response->queues()) {
+      {"QUEUE", ">READY", ">LEASED", ">DELAYED", ">BLOCKED", ">SIZE", ">CONSUMERS", ">OLDEST",
+       "WAITS FOR"}};
+  const absl::Status status = EachPage(context, &Admin::ListQueues, request, [&](const auto& page) {
+    for (const v1::Queue& queue : page.queues()) {
       if (context.json) {
         PrintJson(queue);
         continue;
       }
       const v1::QueueStats& stats = queue.stats();
+      const bool paused = queue.state() == v1::QUEUE_STATE_PAUSED;
       rows.push_back({queue.config().name(), HumanCount(stats.ready()), HumanCount(stats.leased()),
                       HumanCount(stats.delayed()), HumanCount(stats.blocked()),
                       HumanBytes(stats.bytes()), HumanCount(stats.consumers()), OldestAge(stats),
-                      Waiting(queue)});
+                      queue.waiting_size() == 0 && paused ? "paused" : Waiting(queue)});
     }
-    request.set_page_token(response->next_page_token());
-  } while (!request.page_token().empty());
-  if (!context.json && rows.size() > 1) std::cout << Table(rows) << std::flush;
-  if (!context.json && rows.size() == 1) std::cerr << "no queues\n";
+  });
+  if (!status.ok()) return context.Fail(status);
+  if (!context.json) PrintTable(rows, "no queues");
   return kExitOk;
 }
 
@@ -228,6 +235,32 @@ void AddPurge(CLI::App& app, Context& context) {
   command->add_flag("--include-leased", flags->second, "Also what consumers hold");
 }
 
+void AddPause(CLI::App& app, Context& context) {
+  auto request = std::make_shared<v1::PauseQueueRequest>();
+  AddCommand(app, context, "pause", "Stop deliveries; publishing and settling go on",
+             "  sluice queue pause orders\n",
+             [&context, request] {
+               return Unary(context, &Admin::PauseQueue, *request, [&](const auto& response) {
+                 return absl::StrCat("paused ", response.queue().config().name());
+               });
+             })
+      ->add_option("name", *request->mutable_queue(), "Name of the queue")
+      ->required();
+}
+
+void AddResume(CLI::App& app, Context& context) {
+  auto request = std::make_shared<v1::ResumeQueueRequest>();
+  AddCommand(app, context, "resume", "Let a paused queue deliver again",
+             "  sluice queue resume orders\n",
+             [&context, request] {
+               return Unary(context, &Admin::ResumeQueue, *request, [&](const auto& response) {
+                 return absl::StrCat("resumed ", response.queue().config().name());
+               });
+             })
+      ->add_option("name", *request->mutable_queue(), "Name of the queue")
+      ->required();
+}
+
 }  // namespace
 
 void AddQueueCommands(CLI::App& app, Context& context) {
@@ -239,6 +272,8 @@ void AddQueueCommands(CLI::App& app, Context& context) {
   AddUpdate(*queue, context);
   AddDelete(*queue, context);
   AddPurge(*queue, context);
+  AddPause(*queue, context);
+  AddResume(*queue, context);
 }
 
 }  // namespace sluice::cli

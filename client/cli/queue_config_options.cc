@@ -77,6 +77,30 @@ void AddQueueConfigOptions(CLI::App& app, v1::QueueConfig* config,
          },
          "What to do with a publish to a full queue [reject]")
       ->check(CLI::IsMember({"reject", "drop-head"}));
+  const auto rate = [=](auto set) {
+    set(config->mutable_delivery_rate());
+    // The rate is one field: its burst has no path of its own.
+    if (mask->paths().empty() || *mask->paths().rbegin() != "delivery_rate") {
+      mask->add_paths("delivery_rate");
+    }
+  };
+  CLI::Option* pace = AddRate(
+      app, "--delivery-rate",
+      [rate](double per_second) { rate([&](auto* limit) { limit->set_per_second(per_second); }); },
+      "Pace of deliveries to all consumers together, for example 100/s or 600/m [no limit]");
+  app.add_option_function<int>(
+         "--delivery-burst",
+         [rate](int burst) { rate([&](auto* limit) { limit->set_burst(burst); }); },
+         "Messages that may go at once after a pause [those of one second]")
+      ->needs(pace);
+  app.add_flag_function(
+         "--no-delivery-rate",
+         [=](int64_t) {
+           config->clear_delivery_rate();
+           mask->add_paths("delivery_rate");
+         },
+         "Deliver as fast as consumers take")
+      ->excludes(pace);
   app.add_option_function<bool>(
       "--single-active-consumer",
       [=](bool single) {

@@ -107,7 +107,8 @@ void AddSettleCommands(CLI::App& app, Context& context) {
       app, context, "nack", "Settle messages as not processed: by default, try again later",
       "  sluice nack orders RECEIPT                  # retry after the queue's backoff\n"
       "  sluice nack orders RECEIPT --delay 10m\n"
-      "  sluice nack orders RECEIPT --release        # back at once, no failure\n",
+      "  sluice nack orders RECEIPT --release        # back at once, no failure\n"
+      "  sluice nack orders RECEIPT --dead-letter --reason 'no such customer'\n",
       [&context, nack] { return Nack(context, *nack); });
   AddReceipts(command, nack.get());
   CLI::Option_group* how = command->add_option_group("action");

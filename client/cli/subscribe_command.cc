@@ -1,16 +1,12 @@
 // `sluice subscribe`
-#include <pthread.h>
-#include <unistd.h>
-
-#include <csignal>
 #include <iostream>
 #include <mutex>
 #include <optional>
-#include <thread>
 
 #include "client/cli/commands.h"
 #include "client/cli/format.h"
 #include "client/cli/output_file.h"
+#include "client/cli/stop_on_signal.h"
 #include "client/cpp/consumer.h"
 
 namespace sluice::cli {
@@ -21,36 +17,6 @@ struct SubscribeOptions {
   absl::Duration idle_timeout = absl::Seconds(2);
   bool ack = false;
   std::string acked_path;
-};
-
-// Turns SIGINT and SIGTERM into one call of `stop`; a second signal ends the process at once. Must
-// be made before any other thread, as threads inherit what is blocked.
-class StopOnSignal {
- public:
-  StopOnSignal() {
-    sigemptyset(&signals_);
-    for (const int signal : {SIGINT, SIGTERM, kWake}) sigaddset(&signals_, signal);
-    pthread_sigmask(SIG_BLOCK, &signals_, nullptr);
-  }
-  ~StopOnSignal() {
-    if (!thread_.joinable()) return;
-    pthread_kill(thread_.native_handle(), kWake);
-    thread_.join();
-  }
-  void Start(std::function<void()> stop) {
-    thread_ = std::thread([this, stop = std::move(stop)] {
-      int signal = 0;
-      for (int seen = 0; sigwait(&signals_, &signal) == 0 && signal != kWake; ++seen) {
-        if (seen > 0) _exit(128 + signal);
-        stop();
-      }
-    });
-  }
-
- private:
-  static constexpr int kWake = SIGUSR1;
-  sigset_t signals_;
-  std::thread thread_;
 };
 
 class Subscription {
@@ -181,7 +147,8 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
       "--auto-ack nothing is settled: the messages come again.",
       "  sluice subscribe orders --ack\n"
       "  sluice subscribe orders --ack --follow | while read -r line; do echo \"$line\"; done\n"
-      "  sluice subscribe orders --count 3 --json | jq -r .receipt\n",
+      "  sluice subscribe orders --count 3 --json | jq -r .receipt\n"
+      "  sluice subscribe orders --ack --follow --rate 10/s --exclusive\n",
       [&context, options] { return Subscribe(context, *options); });
   command->add_option("queue", consumer.queue, "Name of the queue")->required();
   CLI::Option* ack = command->add_flag("--ack", options->ack,
@@ -205,6 +172,16 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
       "Bytes of messages held and not settled at most [2MiB]");
   AddDuration(*command, "--lease", &consumer.lease, "Time to ack each message [the queue's]");
   command->add_option("--consumer", consumer.consumer, "A name for this consumer, for people");
+  command->add_option("--priority", consumer.consumer_priority,
+                      "Consumers of a higher number are served first [0]");
+  command->add_flag("--exclusive", consumer.exclusive,
+                    "Be the queue's only consumer, or be refused");
+  AddRate(
+      *command, "--rate",
+      [options](double per_second) { options->consumer.rate_per_second = per_second; },
+      "Pace of deliveries, for example 10/s or 600/m [no limit]");
+  command->add_flag("--keep-leases", consumer.keep_leases_on_close,
+                    "When the stream breaks, keep what it holds until the leases end");
   command->add_option("--acked-file", options->acked_path,
                       "With --ack: write each body here once its ack is confirmed");
 }

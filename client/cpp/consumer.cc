@@ -107,6 +107,13 @@ class Consumer::Impl {
     request.set_max_in_flight(options_.max_in_flight);
     request.set_max_bytes_in_flight(options_.max_bytes_in_flight);
     request.set_auto_ack(options_.auto_ack);
+    request.set_exclusive(options_.exclusive);
+    request.set_consumer_priority(options_.consumer_priority);
+    request.set_keep_leases_on_close(options_.keep_leases_on_close);
+    if (options_.rate_per_second > 0) {
+      request.mutable_delivery_rate()->set_per_second(options_.rate_per_second);
+      request.mutable_delivery_rate()->set_burst(options_.rate_burst);
+    }
     if (options_.lease > absl::ZeroDuration()) *request.mutable_lease() = ToProto(options_.lease);
     if (options_.idle_timeout > absl::ZeroDuration()) {
       *request.mutable_idle_timeout() = ToProto(options_.idle_timeout);

@@ -27,6 +27,16 @@ struct ConsumerOptions {
   int64_t max_bytes_in_flight = 0;
   // Zero: the queue's.
   absl::Duration lease = absl::ZeroDuration();
+  // Be the queue's only consumer, or be refused FAILED_PRECONDITION / EXCLUSIVE.
+  bool exclusive = false;
+  // Consumers of a higher number are served first, while they have credit.
+  int consumer_priority = 0;
+  // Messages per second in the long run, and at once after a pause (0: those of one second). 0: as
+  // fast as the credit allows.
+  double rate_per_second = 0;
+  int rate_burst = 0;
+  // When the stream breaks its leases stay, to be settled on another connection.
+  bool keep_leases_on_close = false;
   // The server settles by handing out; what a broken connection swallows is lost.
   bool auto_ack = false;
   // Run returns OK after this many deliveries, over all streams. 0: no limit.

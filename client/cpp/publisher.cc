@@ -27,6 +27,9 @@ class Publisher::Impl {
  public:
   Impl(Client& client, PublisherOptions options) : client_(client), options_(std::move(options)) {
     options_.max_batch_messages = std::clamp(options_.max_batch_messages, 1, kBatchMessagesMax);
+    if (idempotent() && options_.after_break == AfterBreak::kReopen) {
+      options_.after_break = AfterBreak::kResend;
+    }
     window_messages_ = std::max(options_.max_in_flight, 1);
     window_bytes_ = options_.max_bytes_in_flight;
     writer_ = std::thread([this] { Write(); });
@@ -90,6 +93,7 @@ class Publisher::Impl {
     PublishOutcome outcome;
   };
 
+  bool idempotent() const { return !options_.producer_id.empty(); }
   bool HasRoom(size_t bytes) const {
     return unsettled_.empty() || (unsettled_.size() < static_cast<size_t>(window_messages_) &&
                                   unsettled_bytes_ + bytes <= window_bytes_);
@@ -130,7 +134,8 @@ class Publisher::Impl {
       std::lock_guard lock(mutex_);
       if (give_up_) return absl::CancelledError("the publisher was closed");
       context_ = &context;
-      front_sequence_ = 1;
+      // A producer's sequences go on over all its streams.
+      if (!idempotent()) front_sequence_ = 1;
       reader_done_ = false;
     }
     std::unique_ptr<Stream> stream = client_.queues().PublishStream(&context);
@@ -153,6 +158,7 @@ class Publisher::Impl {
     v1::PublishStreamInit& init = *request.mutable_init();
     if (!options_.queue.empty()) init.set_queue(options_.queue);
     if (!options_.exchange.empty()) init.set_exchange(options_.exchange);
+    init.set_producer_id(options_.producer_id);
     init.set_mandatory(options_.mandatory);
     init.set_return_results(options_.return_results);
     if (options_.wait_when_full > absl::ZeroDuration()) {
@@ -271,7 +277,7 @@ class Publisher::Impl {
       }
       unsettled_.erase(unsettled_.begin() + static_cast<std::ptrdiff_t>(kept),
                        unsettled_.begin() + static_cast<std::ptrdiff_t>(written_));
-      if (!NotConnected(status)) counts_.resent += static_cast<int64_t>(kept);
+      if (!NotConnected(status) && !idempotent()) counts_.resent += static_cast<int64_t>(kept);
       written_ = 0;
     } else {
       const absl::Status not_sent = absl::AbortedError(absl::StrCat("not sent: ", status.message()));

@@ -39,6 +39,12 @@ struct PublisherOptions {
   // write; nothing waits for a batch to fill. At most 1,000 (a rule of the API).
   int max_batch_messages = 1000;
   size_t max_batch_bytes = 1 << 20;
+  // Makes publishing idempotent: the n-th message of this publisher has sequence n, and the server
+  // stores no sequence of one (target, producer_id) twice. So kResend makes no duplicates (kReopen
+  // is taken as kResend), and a new publisher that is given the same messages again from the first
+  // on gets those that are stored already answered as confirmed. The first refusal ends the
+  // publisher. Empty: none of this.
+  std::string producer_id = {};
   // As in PublishStreamInit.
   bool mandatory = false;
   absl::Duration wait_when_full = absl::ZeroDuration();

@@ -3,6 +3,7 @@
 #define SLUICE_CLIENT_CPP_TIME_H_
 
 #include <google/protobuf/duration.pb.h>
+#include <google/protobuf/timestamp.pb.h>
 
 #include <condition_variable>
 #include <mutex>
@@ -21,6 +22,20 @@ inline google::protobuf::Duration ToProto(absl::Duration duration) {
   absl::Duration rest;
   proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
   proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+  return proto;
+}
+
+inline google::protobuf::Timestamp ToProto(absl::Time time) {
+  const google::protobuf::Duration since_1970 = ToProto(time - absl::UnixEpoch());
+  google::protobuf::Timestamp proto;
+  proto.set_seconds(since_1970.seconds());
+  proto.set_nanos(since_1970.nanos());
+  // Before 1970 both are negative, and a timestamp's nanoseconds count forwards.
+  if (proto.nanos() < 0) {
+    constexpr int32_t kNanosPerSecond = 1'000'000'000;
+    proto.set_seconds(proto.seconds() - 1);
+    proto.set_nanos(proto.nanos() + kNanosPerSecond);
+  }
   return proto;
 }
 

@@ -70,6 +70,44 @@ TEST(FormatTest, ParsesKeyValues) {
   EXPECT_FALSE(ParseKeyValue("=b").ok());
 }
 
+TEST(FormatTest, ParsesRates) {
+  EXPECT_DOUBLE_EQ(*ParseRate("100"), 100);
+  EXPECT_DOUBLE_EQ(*ParseRate("0.5/s"), 0.5);
+  EXPECT_DOUBLE_EQ(*ParseRate("600/m"), 10);
+  EXPECT_DOUBLE_EQ(*ParseRate("3600/h"), 1);
+  for (const char* bad : {"", "0", "-1", "/s", "5/d", "5/", "nan", "inf", "1e13", "5 /x"}) {
+    EXPECT_FALSE(ParseRate(bad).ok()) << bad;
+  }
+}
+
+TEST(FormatTest, ParsesTimes) {
+  const absl::Time half_past_eight = absl::FromUnixSeconds(1'772'353'800);
+  EXPECT_EQ(*ParseTime("2026-03-01T08:30:00Z"), half_past_eight);
+  EXPECT_EQ(*ParseTime("2026-03-01T09:30:00+01:00"), half_past_eight);
+  EXPECT_EQ(*ParseTime("2026-03-01T08:30:00.250Z"), half_past_eight + absl::Milliseconds(250));
+  EXPECT_EQ(*ParseTime("2026-03-01T08:30:00"), half_past_eight);
+  EXPECT_EQ(*ParseTime("2026-03-01T08:30"), half_past_eight);
+  for (const char* bad : {"", "tomorrow", "2026-13-01T00:00:00Z", "10", "infinite-future"}) {
+    EXPECT_FALSE(ParseTime(bad).ok()) << bad;
+  }
+}
+
+TEST(FormatTest, EnumsAsWordsAndBack) {
+  EXPECT_EQ(EnumWords("WAIT_REASON_NO_CONSUMER", "WAIT_REASON_"), "no consumer");
+  EXPECT_EQ(EnumWords("WAIT_REASON_UNSPECIFIED", "WAIT_REASON_"), "");
+  EXPECT_EQ(EnumWords("", "WAIT_REASON_"), "");  // a value that this version does not know
+  EXPECT_EQ(EnumName("no consumer", "WAIT_REASON_"), "WAIT_REASON_NO_CONSUMER");
+  EXPECT_EQ(EnumName("drop-head", "OVERFLOW_"), "OVERFLOW_DROP_HEAD");
+}
+
+TEST(FormatTest, PreviewsAreOneLineThatFits) {
+  EXPECT_EQ(Preview("", 8), "");
+  EXPECT_EQ(Preview("12345678", 8), "12345678");
+  EXPECT_EQ(Preview("123456789", 8), "12345...");
+  EXPECT_EQ(Preview("a\nb\tc", 8), "a.b.c");
+  EXPECT_EQ(Preview(std::string("\0\xff", 2), 8), "..");
+}
+
 TEST(FormatTest, AlignsTables) {
   EXPECT_EQ(Table({{"NAME", ">N"}, {"a", "10"}, {"longer", "7"}}),
             "NAME     N\n"

@@ -186,5 +186,54 @@ TEST_F(PublisherTest, ARefusedStreamEndsThePublisherWithTheReason) {
   EXPECT_EQ(publisher.counts().refused, 1);
 }
 
+TEST_F(PublisherTest, AProducersSequencesGoOnOverABreak) {
+  std::mutex mutex;
+  std::vector<std::string> producer_ids;
+  std::map<int64_t, std::string> stored;
+  int streams = 0;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    v1::PublishStreamRequest request;
+    if (!stream.Read(&request)) return grpc::Status::OK;
+    std::unique_lock lock(mutex);
+    producer_ids.push_back(request.init().producer_id());
+    const bool first_stream = ++streams == 1;
+    lock.unlock();
+    v1::PublishStreamResponse started;
+    started.mutable_started()->set_max_in_flight(1000);
+    stream.Write(started);
+    int batches = 0;
+    while (stream.Read(&request)) {
+      const v1::PublishStreamBatch& batch = request.batch();
+      lock.lock();
+      for (int i = 0; i < batch.messages_size(); ++i) {
+        const auto [it, fresh] =
+            stored.emplace(batch.first_sequence() + i, batch.messages(i).body());
+        EXPECT_EQ(it->second, batch.messages(i).body()) << "a sequence stands for one message";
+      }
+      lock.unlock();
+      // Stored, and the answer is lost on the way.
+      if (first_stream && ++batches == 2) {
+        return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
+      }
+      stream.Write(StoredThrough(LastOf(batch)));
+    }
+    return grpc::Status::OK;
+  };
+  PublisherOptions options;
+  options.queue = "q";
+  options.producer_id = "import-7";
+  options.max_batch_messages = 3;
+  options.after_break = AfterBreak::kReopen;  // taken as kResend
+  Publisher publisher(server_.client(), options);
+  PublishNumbers(publisher, 20);
+  ASSERT_TRUE(publisher.Close(absl::Seconds(30)).ok());
+  EXPECT_EQ(producer_ids, (std::vector<std::string>{"import-7", "import-7"}));
+  ASSERT_EQ(stored.size(), 20u);
+  for (const auto& [sequence, body] : stored) EXPECT_EQ(body, std::to_string(sequence - 1));
+  ASSERT_EQ(outcomes_.size(), 20u);
+  for (const auto& [i, outcome] : outcomes_) EXPECT_TRUE(outcome.status.ok()) << i;
+  EXPECT_EQ(publisher.counts().resent, 0);
+}
+
 }  // namespace
 }  // namespace sluice::client

@@ -1,0 +1,23 @@
+// Runs a shell command over a message.
+#ifndef SLUICE_CLIENT_CLI_SHELL_H_
+#define SLUICE_CLIENT_CLI_SHELL_H_
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+
+namespace sluice::cli {
+
+// As large as a body may be under any configuration of a server.
+inline constexpr size_t kShellOutputBytesMax = 15 << 20;
+
+// `sh -c command` with `input` as its standard input, `environment` beside ours, its standard error
+// ours. What it wrote, once it has ended with exit code 0; otherwise UNKNOWN says how it ended.
+// RESOURCE_EXHAUSTED: it wrote more than kShellOutputBytesMax.
+absl::StatusOr<std::string> RunShell(const std::string& command, const std::string& input,
+                                     const std::map<std::string, std::string>& environment);
+
+}  // namespace sluice::cli
+
+#endif  // SLUICE_CLIENT_CLI_SHELL_H_
