@@ -2,13 +2,17 @@
 
 #include <unistd.h>
 
+#include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "proto/yaml/definitions_yaml.h"
+#include "server/api/definitions_codec.h"
 #include "server/api/server.h"
 #include "server/app_observers.h"
 #include "server/base/clock.h"
@@ -28,6 +32,8 @@ namespace {
 constexpr absl::Duration kDrainMax = absl::Seconds(3);  // what was taken becomes durable
 constexpr int64_t kCallsMsMax = 2 * kSecondMs;          // answers reach the clients
 constexpr absl::Duration kSaveMax = absl::Seconds(2);   // leases are written
+// A large document is made of many queues, each a row or two of one batch.
+constexpr absl::Duration kApplyMax = absl::Seconds(30);
 // A scrape waits this long for the engine; docs/metrics.md names it.
 constexpr absl::Duration kInspectMax = absl::Seconds(2);
 
@@ -80,9 +86,11 @@ class RunningApp : public App {
   absl::Status Start() {
     if (absl::Status s = StartStore(); !s.ok()) return s;
     if (absl::Status s = StartEngine(); !s.ok()) return s;
-    if (absl::Status s = StartServers(); !s.ok()) {
+    absl::Status started = ApplyDefinitions();
+    if (started.ok()) started = StartServers();
+    if (!started.ok()) {
       Stop();
-      return s;
+      return started;
     }
     LogServing();
     return absl::OkStatus();
@@ -132,6 +140,45 @@ class RunningApp : public App {
                                         &engine_metrics_, &ExitOnFatal);
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
+    return absl::OkStatus();
+  }
+
+  // Before anyone can connect, so that clients find what they were promised.
+  absl::Status ApplyDefinitions() {
+    if (settings_.definitions.empty()) return absl::OkStatus();
+    const auto refuse = [this](const absl::Status& why) {
+      return absl::Status(why.code(), absl::StrCat("cannot apply the definitions in ",
+                                                   settings_.definitions, ": ", why.message()));
+    };
+    const auto document = DefinitionsFromYamlFile(settings_.definitions);
+    if (!document.ok()) return refuse(document.status());
+    auto definitions = api::ToDefinitions(*document);
+    if (!definitions.ok()) return refuse(definitions.status());
+
+    using Result = absl::StatusOr<std::vector<broker::DefinitionChange>>;
+    struct Answer {
+      Result result;
+      absl::Notification done;
+    };
+    const auto answer = std::make_shared<Answer>();
+    broker::ApplyDefinitionsCommand command;
+    command.definitions = *std::move(definitions);
+    command.done = [answer](Result result) {
+      answer->result = std::move(result);
+      answer->done.Notify();
+    };
+    engine_->Submit(std::move(command));
+    if (!answer->done.WaitForNotificationWithTimeout(kApplyMax)) {
+      return refuse(absl::DeadlineExceededError("the store did not answer in time"));
+    }
+    if (!answer->result.ok()) return refuse(answer->result.status());
+    for (const broker::DefinitionChange& change : *answer->result) {
+      if (change.action == broker::DefinitionChange::Action::kNone) continue;
+      Log(LogLevel::kInfo, "definitions applied",
+          {{"resource", change.resource},
+           {"action", change.action == broker::DefinitionChange::Action::kCreate ? "created"
+                                                                                 : "changed"}});
+    }
     return absl::OkStatus();
   }
 

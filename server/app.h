@@ -20,10 +20,11 @@ class App {
 
   virtual ~App() = default;
 
-  // Opens the store, starts the engine and serves. When the store fails later, the process ends at
+  // Opens the store, starts the engine, applies Settings::definitions and serves. When the store fails later, the process ends at
   // once with kExitStoreFailed.
   // FAILED_PRECONDITION: the data is in use, of a later version, or the clock is off; DATA_LOSS:
-  // damaged data; UNAVAILABLE: an address cannot be bound.
+  // damaged data; UNAVAILABLE: an address cannot be bound. An error about the definitions names their
+  // file.
   static absl::StatusOr<std::unique_ptr<App>> Start(const config::Settings& settings,
                                                     std::string_view version);
 

@@ -112,6 +112,14 @@ std::vector<Setting> AllSettings() {
                    settings->data_dir = value;
                    return absl::OkStatus();
                  }});
+  all.push_back({"definitions", false, "FILE",
+                 "YAML file of queues, exchanges and bindings to create or change at start, as "
+                 "`sluice definitions export` writes it; what it does not name stays, and a start "
+                 "that cannot apply it is refused [none]",
+                 [](const std::string& value, Settings* settings) {
+                   settings->definitions = value;
+                   return absl::OkStatus();
+                 }});
   all.push_back({"insecure", true, "",
                  "listen beyond loopback without TLS and authentication: whoever reaches the port "
                  "can read and delete everything [false]",

@@ -48,6 +48,7 @@ struct Settings {
   bool accept_clock = false;
   uint32_t shards = 1;
   bool auto_create_queues = false;
+  std::string definitions;  // file of queues, exchanges and bindings to apply at start; empty: none
 
   int64_t body_bytes_max = kBodyBytesMaxDefault;
   uint64_t window_bytes_max = 64 * kMiB;
