@@ -172,5 +172,12 @@ TEST_F(CommandLineTest, HelpNamesEverySettingAndItsDefault) {
   EXPECT_EQ(*Parse({"--version"})->text, "sluiced 1.2.3\n");
 }
 
+TEST_F(CommandLineTest, DefinitionsNameAFile) {
+  EXPECT_EQ(Parse({})->settings.definitions, "");
+  EXPECT_EQ(Parse({"--definitions", "queues.yaml"})->settings.definitions, "queues.yaml");
+  variables_ = {{"SLUICE_DEFINITIONS", "from-environment.yaml"}};
+  EXPECT_EQ(Parse({})->settings.definitions, "from-environment.yaml");
+}
+
 }  // namespace
 }  // namespace sluice::config
