@@ -317,6 +317,7 @@ struct QueueCounters {
 };
 struct QueueInfo {
   QueueConfig config;
+  QueueId qid = 0;
   bool paused = false;
   std::vector<WaitReason> waiting;  // why ready messages are not going out
   QueueStats stats;

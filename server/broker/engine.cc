@@ -40,10 +40,9 @@ std::string NewServerId() {
       absl::string_view(reinterpret_cast<const char*>(random.data()), random.size()));
 }
 
-struct Page {
-  PageRequest request;
-  absl::StatusOr<std::vector<storage::StoredMessage>> messages{
-      std::vector<storage::StoredMessage>()};
+struct FinishedRead {
+  uint64_t ticket = 0;
+  absl::StatusOr<ReadResult> result{ReadResult()};
 };
 
 class EngineImpl : public Engine, private ShardPort {
@@ -132,7 +131,7 @@ class EngineImpl : public Engine, private ShardPort {
     });
   }
 
-  void StartRead(PageRequest request) override {
+  void StartRead(ReadRequest request) override {
     absl::MutexLock lock(&reads_mutex_);
     reads_.push_back(std::move(request));
   }
@@ -143,13 +142,13 @@ class EngineImpl : public Engine, private ShardPort {
            bytes_in_flight_.load(std::memory_order_relaxed) >= kBytesInFlightMax;
   }
   bool HasInput() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return closing_ || !failure_.ok() || !pages_.empty() || durable_lsn_ > seen_durable_lsn_ ||
+    return closing_ || !failure_.ok() || !finished_reads_.empty() || durable_lsn_ > seen_durable_lsn_ ||
            (!inbox_.empty() && !log_is_full_) || has_leftovers_;
   }
 
   void RunEngine() {
     std::deque<Command> commands;
-    std::deque<Page> pages;
+    std::deque<FinishedRead> finished_reads;
     while (true) {
       const Now before = engine_clock_->Read();
       const auto due_ns = shard_.NextDueNs(before);
@@ -174,18 +173,18 @@ class EngineImpl : public Engine, private ShardPort {
         durable_lsn = seen_durable_lsn_ = durable_lsn_;
         log_is_full = LogIsFull();
         if (commands.empty() && !log_is_full) commands.swap(inbox_);
-        pages.swap(pages_);
+        finished_reads.swap(finished_reads_);
       }
       if (!failure.ok()) return Fail(failure, commands);
 
       const Now now = engine_clock_->Read();
       shard_.OnDurable(durable_lsn, now);
-      for (Page& page : pages) {
-        absl::Status status = page.messages.status();
-        if (status.ok()) status = shard_.OnPage(page.request, *std::move(page.messages), now);
+      for (FinishedRead& read : finished_reads) {
+        absl::Status status = read.result.status();
+        if (status.ok()) status = shard_.OnRead(read.ticket, *std::move(read.result), now);
         if (!status.ok()) return Fail(status, commands);
       }
-      pages.clear();
+      finished_reads.clear();
       turn_commands_ = 0;
       if (!log_is_full) TakeCommands(commands, now);
       if (ReadPressure() == storage::Pressure::kRefuse) RefuseWaitingPublishes();
@@ -256,21 +255,19 @@ class EngineImpl : public Engine, private ShardPort {
 
   void RunReader() {
     while (true) {
-      Page page;
+      ReadRequest request;
       {
         absl::MutexLock lock(&reads_mutex_);
         reads_mutex_.Await(absl::Condition(this, &EngineImpl::HasReads));
         if (reads_closing_) return;
-        page.request = std::move(reads_.front());
+        request = std::move(reads_.front());
         reads_.pop_front();
       }
-      const PageRequest& request = page.request;
-      page.messages = request.seqs.empty()
-                          ? store_->ReadMessages(request.range)
-                          : store_->ReadMessagesAt(request.range.qid, request.range.lane,
-                                                   request.seqs);
+      FinishedRead finished;
+      finished.ticket = request.ticket;
+      finished.result = Read(*store_, request);
       absl::MutexLock lock(&mutex_);
-      pages_.push_back(std::move(page));
+      finished_reads_.push_back(std::move(finished));
     }
   }
 
@@ -300,7 +297,7 @@ class EngineImpl : public Engine, private ShardPort {
 
   absl::Mutex mutex_;
   std::deque<Command> inbox_ ABSL_GUARDED_BY(mutex_);
-  std::deque<Page> pages_ ABSL_GUARDED_BY(mutex_);
+  std::deque<FinishedRead> finished_reads_ ABSL_GUARDED_BY(mutex_);
   Lsn durable_lsn_ ABSL_GUARDED_BY(mutex_) = 0;
   Lsn seen_durable_lsn_ ABSL_GUARDED_BY(mutex_) = 0;
   bool log_is_full_ ABSL_GUARDED_BY(mutex_) = false;
@@ -309,7 +306,7 @@ class EngineImpl : public Engine, private ShardPort {
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
 
   absl::Mutex reads_mutex_;
-  std::deque<PageRequest> reads_ ABSL_GUARDED_BY(reads_mutex_);
+  std::deque<ReadRequest> reads_ ABSL_GUARDED_BY(reads_mutex_);
   bool reads_closing_ ABSL_GUARDED_BY(reads_mutex_) = false;
 
   std::thread engine_thread_;

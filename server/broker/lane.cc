@@ -31,6 +31,31 @@ StoredMessage LaneState::PopFront(uint64_t* shard_window_bytes) {
   return message;
 }
 
+StoredMessage* LaneState::Find(Seq seq) {
+  const auto place = std::lower_bound(
+      window.begin(), window.end(), seq,
+      [](const StoredMessage& message, Seq wanted) { return message.seq < wanted; });
+  return place != window.end() && place->seq == seq ? &*place : nullptr;
+}
+
+void LaneState::Append(MessageInfo info, Payload payload, bool consumed,
+                       uint64_t shard_window_bytes_max, uint64_t* shard_window_bytes) {
+  const uint64_t bytes = payload.size();
+  const size_t messages_max = consumed ? kWindowMessagesMax : kIdleWindowMessagesMax;
+  const uint64_t bytes_max = consumed ? kWindowBytesMax : kIdleWindowBytesMax;
+  const Seq seq = next_seq;
+  if (WindowReachesEnd() && window.size() < messages_max && window_bytes + bytes <= bytes_max &&
+      *shard_window_bytes + bytes <= shard_window_bytes_max) {
+    window.push_back({seq, std::move(info), std::move(payload)});
+    window_bytes += bytes;
+    *shard_window_bytes += bytes;
+    fetch_cursor = seq + 1;
+  } else if (Unsettled() == 0) {
+    peeked_publish_ms = info.publish_ms;
+  }
+  next_seq = seq + 1;
+}
+
 void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes) {
   while (!window.empty() && (window.size() > messages_max || window_bytes > bytes_max)) {
     const StoredMessage& back = window.back();
@@ -69,6 +94,8 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   row.size_bytes = message.size_bytes;
   row.group_hash = message.group_hash;
   row.expire_ms = message.expire_ms;
+  row.death = message.death;
+  if (message.detail) row.detail = *message.detail;
   // What follows a live lease is known to be a further hand-out.
   row.maybe_redelivered = message.maybe_redelivered && message.state != OpenState::kLeased;
   batch.Put(storage::Family::kMeta, storage::HistoryKey(At(seq)), storage::EncodeHistory(row));

@@ -7,7 +7,9 @@
 #define SLUICE_SERVER_BROKER_LANE_H_
 
 #include <deque>
+#include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/container/btree_set.h"
@@ -25,14 +27,17 @@ namespace sluice::broker {
 //
 //            grant                    fail / release (row durable)
 //   window ---------> kLeased -----------------------------> kReturned --grant--> kLeased
-//                        |   \-- fail with backoff --> kWaiting --due--^
-//                        |                                |
-//                        +------ ack / discard -----------+--> settled (entry gone)
+//                      |  |  \-- fail with backoff --> kWaiting --due--^
+//                      |  |                               |
+//                      |  +----- last failure, reject, expiry ----> kDying --moved--+
+//                      +-------- ack / discard -------------------------------------+--> settled
+//                                                                                  (entry gone)
 enum class OpenState : uint8_t {
   kLeased,
-  kReturning,  // ended by the batch of `returning_lsn`, ready when that is durable
+  kReturning,  // ended by a batch that is not durable yet; ready when it is
   kWaiting,    // for not_before_ms
   kReturned,   // ready again
+  kDying,      // never granted again: waits for its move to the dead-letter queue
 };
 
 struct OpenMessage {
@@ -51,6 +56,9 @@ struct OpenMessage {
   int64_t not_before_ms = 0;     // engine time
   uint64_t group_hash = 0;       // 0: no group
   int64_t expire_ms = 0;         // engine time; 0: never
+  DeathReason death = DeathReason::kUnspecified;  // kDying: why
+  std::unique_ptr<std::string> detail;            // reason of the last nack; null: none
+  std::shared_ptr<const Origin> origin;           // once read; null: none, or not read
   Payload payload;               // only while kReturned and fetched
 };
 
@@ -97,20 +105,30 @@ struct LaneState {
   std::optional<int64_t> peeked_publish_ms;  // of the first message, when the window is empty
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
+  uint64_t returned_bytes = 0;  // payloads of returned messages
+  size_t parked_reads = 0;      // reads under way for messages of groups
   size_t leased = 0;
   size_t waiting = 0;
+  size_t dying = 0;
 
   uint64_t Unsettled() const { return next_seq - settled.head() - settled.settled_above_head(); }
-  uint64_t Ready() const { return Unsettled() - leased - waiting; }
+  uint64_t Ready() const { return Unsettled() - leased - waiting - dying; }
   // Nothing between the window and the end: new messages may join it.
   bool WindowReachesEnd() const { return fetch_cursor == next_seq; }
   // Durable messages that are not in memory.
   bool HasMoreOnDisk() const { return fetch_cursor < visible_end; }
+  // Where dispatch has come: messages before it that are neither open nor parked were skipped.
+  Seq ScanPosition() const { return window.empty() ? fetch_cursor : window.front().seq; }
 
   // The first message of the window that may be granted, skipping what was settled or opened
   // meanwhile; null if there is none.
   storage::StoredMessage* Front(uint64_t* shard_window_bytes);
   storage::StoredMessage PopFront(uint64_t* shard_window_bytes);
+  // The message of the window with this seq; null if it is not there.
+  storage::StoredMessage* Find(Seq seq);
+  // Takes a new message, in the window if it may be there, and gives it the next seq.
+  void Append(MessageInfo info, Payload payload, bool consumed, uint64_t shard_window_bytes_max,
+              uint64_t* shard_window_bytes);
   // Drops messages from the back until the window is within the limits; they are on disk.
   void TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes);
 

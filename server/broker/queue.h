@@ -5,14 +5,20 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "server/broker/commands.h"
+#include "server/broker/due_window.h"
+#include "server/broker/group_table.h"
 #include "server/broker/lane.h"
+#include "server/broker/takers.h"
+#include "server/broker/token_bucket.h"
 #include "server/storage/rows.h"
 
 namespace sluice::broker {
@@ -31,8 +37,17 @@ struct Consumer {
   Queue* queue = nullptr;
   std::string name;
   std::string peer;
+  std::string principal;
+  int64_t connect_ms = 0;
   bool auto_ack = false;
   bool keep_leases_on_close = false;
+  bool exclusive = false;
+  int32_t priority = 0;
+  TokenBucket rate;
+  int64_t rate_timer_ns = 0;  // waits for a token; 0: does not
+  bool draining = false;      // takes nothing until it has new credit
+  bool drain_told = true;     // OnDrained has been called since it began to drain
+  bool owns_queue = false;    // the queue is temporary and goes with it
   int64_t lease_ms = 0;
   int32_t max_in_flight = 0;
   int64_t max_bytes_in_flight = 0;
@@ -59,7 +74,8 @@ struct Consumer {
   bool IsReceive() const { return sink == nullptr; }
   // A message larger than the credit goes out alone.
   bool CanTake(uint32_t bytes) const {
-    if (messages_left == 0 || in_flight >= max_in_flight) return false;
+    if (draining || messages_left == 0 || in_flight >= max_in_flight) return false;
+    if (max_bytes_in_flight == 0) return false;
     return in_flight == 0 || bytes_in_flight + bytes <= max_bytes_in_flight;
   }
 };
@@ -67,12 +83,16 @@ struct Consumer {
 struct Queue {
   QueueId qid = 0;
   storage::QueueRow row;
-  std::array<std::unique_ptr<LaneState>, kImmediateLanes> lanes;  // made when first used
-  // Consumers with credit, in the order of their turns. One without credit is not here and costs
-  // nothing until it has some again.
-  std::deque<SubscriptionId> takers;
-  size_t consumers = 0;  // subscriptions; waiting Receive calls do not count
-  size_t receivers = 0;
+  std::array<std::unique_ptr<LaneState>, kLanes> lanes;  // made when first used
+  std::unique_ptr<GroupTable> groups;                    // likewise
+
+  // Consumers with credit. One without is not here and costs nothing until it has some again.
+  Takers takers;
+  absl::btree_set<SubscriptionId> subscriptions;  // streams that have not ended
+  size_t receivers = 0;                           // waiting Receive calls
+  SubscriptionId active = 0;  // the single active consumer, if there has to be one
+  TokenBucket rate;
+  int64_t rate_timer_ns = 0;  // waits for a token; 0: does not
   bool dispatch_pending = false;
   bool waits_for_open_messages = false;  // the shard's limit holds it up
   size_t open_messages = 0;
@@ -81,15 +101,51 @@ struct Queue {
   absl::flat_hash_map<std::pair<Lane, Seq>, int64_t> removed;
   std::deque<std::pair<int64_t, std::pair<Lane, Seq>>> removed_order;
 
-  bool IsConsumed() const { return consumers + receivers > 0; }
+  // Delayed messages.
+  std::unique_ptr<DueWindow> due;  // made when first used
+  DueWindow& DueWindowOf();
+  int64_t due_timer_ms = 0;  // engine time; 0: none
+  bool joining = false;      // what is due is being read
+
+  // Dead letters: open messages that wait for their move, and who waits for room here.
+  std::deque<std::pair<Lane, Seq>> dying;
+  bool dying_pending = false;
+  bool moving_dying = false;
+  bool dead_letters_wait = false;         // the dead-letter queue has no room
+  std::vector<QueueId> waiting_sources;   // queues whose dead letters wait for room here
+  std::vector<std::string> waiting_lines; // parked publishes that do
+  bool room_made = false;
+  bool dropping = false;  // what is to be dropped is being read
+
+  int64_t last_used_ms = 0;  // engine time, since the start of the process
+  int64_t idle_timer_ms = 0; // engine time; 0: none
+
+  size_t Consumers() const { return subscriptions.size() + receivers; }
+  bool IsConsumed() const { return Consumers() > 0; }
+  std::span<std::unique_ptr<LaneState>> ImmediateLanes() {
+    return {lanes.data(), static_cast<size_t>(kImmediateLanes)};
+  }
+  uint64_t Bytes() const {
+    uint64_t bytes = 0;
+    for (const auto& lane : lanes) bytes += lane ? lane->unsettled_bytes : 0;
+    return bytes;
+  }
+  uint64_t Leased() const {
+    uint64_t count = 0;
+    for (const auto& lane : lanes) count += lane ? lane->leased : 0;
+    return count;
+  }
   uint64_t Unsettled() const {
     uint64_t count = 0;
     for (const auto& lane : lanes) count += lane ? lane->Unsettled() : 0;
     return count;
   }
+  uint64_t Blocked(Lane lane) const { return groups ? groups->blocked(lane) : 0; }
   uint64_t Ready() const {
     uint64_t count = 0;
-    for (const auto& lane : lanes) count += lane ? lane->Ready() : 0;
+    for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
+      if (lanes[lane]) count += lanes[lane]->Ready() - Blocked(lane);
+    }
     return count;
   }
 };

@@ -30,6 +30,20 @@ Queue* Shard::FindQueue(QueueId qid) {
   return it == by_qid_.end() ? nullptr : it->second;
 }
 
+absl::StatusOr<Queue*> Shard::GetQueue(const std::string& name) {
+  if (Queue* queue = FindQueue(name)) return queue;
+  return QueueNotFound(name);
+}
+
+absl::Status Shard::QueueNotFound(const std::string& name) {
+  return MakeError(ErrorReason::kQueueNotFound,
+                   absl::StrCat("queue '", name, "' does not exist"));
+}
+
+absl::Status Shard::QueueDeleted(const std::string& name) {
+  return MakeError(ErrorReason::kQueueDeleted, absl::StrCat("queue '", name, "' was deleted"));
+}
+
 LaneState& Shard::LaneOf(Queue& queue, Lane lane) {
   auto& slot = queue.lanes[lane];
   if (!slot) {
@@ -55,61 +69,11 @@ absl::Status Shard::RefuseWhenDraining() const {
 
 void Shard::ReplyWhenDurable(Reply reply) { effects_.replies.push_back(std::move(reply)); }
 
-void Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInfo info) {
-  const Seq seq = lane.next_seq;
-  const MessagePosition position = lane.At(seq);
-  WriteServerFields(position, info.publish_ms,
-                    payload.mutable_data() + payload.size() - kServerFieldsBytes);
-  const auto key = storage::MessageKey(position);
-  batch_.Put(Family::kMessages, {key.data(), key.size()},
-             {storage::EncodeMessageHeader(info, &message_header_), payload.view()});
-
-  const uint64_t bytes = payload.size();
-  lane.unsettled_bytes += bytes;
-  queue.counters.published += 1;
-  queue.counters.published_bytes += bytes;
-  const bool consumed = queue.IsConsumed();
-  const size_t messages_max = consumed ? kWindowMessagesMax : kIdleWindowMessagesMax;
-  const uint64_t bytes_max = consumed ? kWindowBytesMax : kIdleWindowBytesMax;
-  if (lane.WindowReachesEnd() && lane.window.size() < messages_max &&
-      lane.window_bytes + bytes <= bytes_max &&
-      window_bytes_ + bytes <= options_.window_bytes_max) {
-    lane.window.push_back({seq, std::move(info), std::move(payload)});
-    lane.window_bytes += bytes;
-    window_bytes_ += bytes;
-    lane.fetch_cursor = seq + 1;
-  } else if (lane.Unsettled() == 0) {
-    lane.peeked_publish_ms = info.publish_ms;
-  }
-  lane.next_seq = seq + 1;
-}
-
-void Shard::Do(PublishCommand& command, Now now) {
-  absl::Status refused = RefuseWhenDraining();
-  Publish& publish = command.publish;
-  Queue* queue = FindQueue(publish.queue);
-  if (refused.ok() && queue == nullptr) {
-    refused = MakeError(ErrorReason::kQueueNotFound,
-                        absl::StrCat("queue '", publish.queue, "' does not exist"));
-  }
-  if (!refused.ok()) return command.done(refused);
-
-  std::vector<PublishedMessage> published;
-  published.reserve(publish.messages.size());
-  for (NewMessage& message : publish.messages) {
-    LaneState& lane = LaneOf(*queue, LaneOfPriority(message.priority));
-    published.push_back({lane.At(lane.next_seq)});
-    AddMessage(*queue, lane, std::move(message.payload), {.publish_ms = now.engine_ms});
-    if (!lane.dirty) MarkDirty(*queue, lane);
-  }
-  AnswerWhenDurable(std::move(command.done), std::move(published));
-}
-
 void Shard::Do(InspectCommand& command, Now now) {
   ShardInfo info;
   info.totals = {queues_.size(), 0, open_messages_, window_bytes_, last_lsn_, durable_lsn_};
   for (auto& [name, queue] : queues_) {
-    info.totals.subscriptions += queue->consumers;
+    info.totals.subscriptions += queue->subscriptions.size();
     QueueInfo described = Describe(*queue, now);
     if (info.queues.size() < command.queues_max) {
       info.queues.push_back(std::move(described));
@@ -145,6 +109,7 @@ void Shard::Do(InspectCommand& command, Now now) {
 
 void Shard::Do(DrainCommand& command, Now now) {
   draining_ = true;
+  RefuseParked(RefuseWhenDraining());
   std::vector<SubscriptionId> ids;
   for (const auto& [id, consumer] : consumers_) ids.push_back(id);
   for (const SubscriptionId id : ids) {
@@ -198,12 +163,16 @@ void Shard::Begin(Now now) {
   boot_row_.boot += 1;
   const bool clean_stop = std::exchange(boot_row_.clean_stop, false);
   boot_row_dirty_ = true;
+  last_turn_ms_ = now.engine_ms;
   StartOpenMessages(clean_stop, now);
+  StartQueues(now);
   RunTurn(now);
 }
 
 void Shard::RunTurn(Now now) {
+  last_turn_ms_ = now.engine_ms;
   RunDue(now);
+  RunRoomMade(now);
   DispatchAll(now);
   EvictIdleWindows();
   AppendTurn(now);
@@ -230,6 +199,7 @@ void Shard::AppendTurn(Now now) {
     batch_.Put(Family::kMeta, storage::BootKey(options_.shard), storage::EncodeBoot(row));
     boot_row_dirty_ = false;
     ++last_lsn_;
+    turn_times_.push_back({last_lsn_, now.engine_ms});
   }
   FlushOutboxes(now);
   effects_.lsn = last_lsn_;
@@ -249,6 +219,8 @@ void Shard::AppendTurn(Now now) {
 
 void Shard::OnDurable(Lsn lsn, Now now) {
   durable_lsn_ = std::max(durable_lsn_, lsn);
+  while (!turn_times_.empty() && turn_times_.front().first <= durable_lsn_) turn_times_.pop_front();
+  ForgetRecentIds();
   while (!waiting_effects_.empty() && waiting_effects_.front().lsn <= durable_lsn_) {
     TurnEffects effects = std::move(waiting_effects_.front());
     waiting_effects_.pop_front();
@@ -265,6 +237,7 @@ void Shard::ShowProgress(const LaneProgress& progress) {
   LaneState& lane = *queue->lanes[progress.lane];
   lane.visible_end = std::max(lane.visible_end, progress.visible_end);
   lane.durable_grant_bound = std::max(lane.durable_grant_bound, progress.grant_bound);
+  if (progress.lane == kDelayedLane) return ScheduleDue(*queue);
   Wake(*queue);
 }
 
@@ -274,6 +247,7 @@ void Shard::ShowReturned(const ReturningMessage& returning) {
   LaneState& lane = *queue->lanes[returning.lane];
   const auto it = lane.open.find(returning.seq);
   if (it == lane.open.end() || it->second.state != OpenState::kReturning) return;
+  // Its payload was given up with its lease.
   it->second.state = OpenState::kReturned;
   lane.returned.insert(returning.seq);
   Wake(*queue);
@@ -312,6 +286,7 @@ void Shard::FailAll(const absl::Status& status) {
     waiting_effects_.pop_front();
     for (Reply& reply : effects.replies) reply(status);
   }
+  RefuseParked(status);
   for (auto& [id, consumer] : consumers_) {
     if (!consumer->IsReceive()) {
       if (!consumer->ended) consumer->sink->OnEnd(status);
@@ -326,7 +301,13 @@ void Shard::FailAll(const absl::Status& status) {
 
 std::optional<int64_t> Shard::NextDueNs(Now now) const {
   std::optional<int64_t> due = mono_timers_.NextDue();
-  if (const auto engine_due_ms = engine_timers_.NextDue()) {
+  std::optional<int64_t> engine_due_ms = engine_timers_.NextDue();
+  // The sweep waits for what it reads and for the disk, not for the clock.
+  if (!expiry_.busy && expiry_.DueMs() != ExpirySweep::kNever &&
+      (expiry_.DueMs() > now.engine_ms || turn_times_.empty())) {
+    engine_due_ms = std::min(engine_due_ms.value_or(expiry_.DueMs()), expiry_.DueMs());
+  }
+  if (engine_due_ms) {
     // Engine time runs at most 5 % fast or slow: waking at the nominal time and looking again is
     // enough.
     const int64_t ns =

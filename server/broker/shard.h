@@ -7,6 +7,7 @@
 #ifndef SLUICE_SERVER_BROKER_SHARD_H_
 #define SLUICE_SERVER_BROKER_SHARD_H_
 
+#include <array>
 #include <deque>
 #include <functional>
 #include <map>
@@ -21,19 +22,18 @@
 #include "absl/status/status.h"
 #include "server/base/clock.h"
 #include "server/broker/commands.h"
+#include "server/broker/expiry_sweep.h"
+#include "server/broker/producers.h"
+#include "server/broker/publish_plan.h"
 #include "server/broker/queue.h"
+#include "server/broker/reads.h"
+#include "server/broker/recent_ids.h"
+#include "server/broker/router.h"
 #include "server/broker/timers.h"
 #include "server/storage/batch.h"
 #include "server/storage/store.h"
 
 namespace sluice::broker {
-
-// What a shard wants read; the result comes back through OnPage.
-struct PageRequest {
-  storage::ReadRange range;
-  std::vector<Seq> seqs;  // not empty: exactly these instead of the range
-  bool peek = false;      // only the publish time of the first one is wanted
-};
 
 // How the shard reaches the world. Called from within Apply, RunTurn and OnDurable.
 class ShardPort {
@@ -41,7 +41,8 @@ class ShardPort {
   virtual ~ShardPort() = default;
   // The batch of a turn, header set. OnDurable(lsn) follows, or the shard is dropped.
   virtual void Append(storage::Batch batch) = 0;
-  virtual void StartRead(PageRequest request) = 0;
+  // OnRead(ticket) follows, or the shard is dropped.
+  virtual void StartRead(ReadRequest request) = 0;
 };
 
 struct ShardOptions {
@@ -49,6 +50,9 @@ struct ShardOptions {
   uint64_t window_bytes_max = 64 * kMiB;
   size_t open_messages_max = kOpenMessagesPerShardMax;
   size_t open_messages_per_queue_max = kOpenMessagesPerQueueMax;
+  // What each queue may have open whatever the shard's limit says: others that are full of messages
+  // that nobody takes must not stop it.
+  size_t open_messages_reserved = 1000;
 };
 
 class Shard {
@@ -73,8 +77,7 @@ class Shard {
   void Apply(Command command, Now now);
   void OnDurable(Lsn lsn, Now now);
   // DATA_LOSS ends the shard: nothing more may be called but FailAll.
-  absl::Status OnPage(const PageRequest& request, std::vector<storage::StoredMessage> messages,
-                      Now now);
+  absl::Status OnRead(uint64_t ticket, ReadResult result, Now now);
   // Due work, dispatch, and the turn's batch if anything changed.
   void RunTurn(Now now);
   // Monotonic time at which RunTurn has to be called even if nothing comes in.
@@ -90,7 +93,10 @@ class Shard {
   uint32_t batch_messages() const { return batch_.messages(); }
   bool stopped() const { return stopped_; }
   // RunTurn has something to do at once.
-  bool HasWork() const { return !dispatch_.empty(); }
+  bool HasWork() const {
+    return !dispatch_.empty() || !dying_queues_.empty() || !room_made_.empty() ||
+           !orphaned_lines_.empty();
+  }
 
  private:
   using Reply = absl::AnyInvocable<void(const absl::Status&)>;
@@ -116,7 +122,6 @@ class Shard {
   };
 
   // shard.cc
-  void Do(PublishCommand& command, Now now);
   void Do(InspectCommand& command, Now now);
   void Do(DrainCommand& command, Now now);
   void Do(StopCommand& command, Now now);
@@ -135,6 +140,10 @@ class Shard {
   }
   Queue* FindQueue(const std::string& name);
   Queue* FindQueue(QueueId qid);
+  // The queue, or QUEUE_NOT_FOUND.
+  absl::StatusOr<Queue*> GetQueue(const std::string& name);
+  static absl::Status QueueNotFound(const std::string& name);
+  static absl::Status QueueDeleted(const std::string& name);
   LaneState& LaneOf(Queue& queue, Lane lane);
   void MarkDirty(Queue& queue, LaneState& lane);
   void AppendTurn(Now now);
@@ -143,14 +152,120 @@ class Shard {
   void DeliverHeld(SubscriptionId id);
   storage::BootRow CurrentBootRow(Now now) const;
   absl::Status RefuseWhenDraining() const;
-  void AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInfo info);
+
+  // shard_reads.cc
+  using ReadDone = absl::AnyInvocable<absl::Status(ReadResult&, Now)>;
+  void StartRead(ReadRequest request, ReadDone done);
+  // The unsettled messages among those asked for; the last `unread` seqs were left for another time.
+  struct Bodies {
+    std::vector<storage::StoredMessage> messages;
+    size_t unread = 0;
+  };
+  using BodiesDone = absl::AnyInvocable<void(Queue*, Bodies, Now)>;  // null: the queue is gone
+  // `seqs` rise; `bytes_max` is what they may bring at most in one go.
+  void ReadBodies(Queue& queue, Lane lane, std::vector<Seq> seqs, uint64_t bytes_max,
+                  BodiesDone done);
+
+  // shard_publish.cc
+  void Do(PublishCommand& command, Now now);
+  void Do(OpenProducerCommand& command, Now now);
+  absl::Status RouteMessage(const Publish& publish, const NewMessage& message, size_t index,
+                            PublishPlan::Message* planned);
+  void PlanDedup(const Hash128& dedup, const ParkedPublish* parked, Now now, PublishPlan* plan,
+                 PublishPlan::Message* planned);
+  absl::Status PlanPublish(Publish& publish, const ParkedPublish* parked, Now now,
+                           PublishPlan* plan);
+  absl::Status MakeRoom(PublishPlan* plan, bool* reading, Now now);
+  MessagePosition StorePublished(Queue& queue, NewMessage& message,
+                                 const std::optional<MessagePosition>& id, Now now);
+  PublishedMessage ApplyPlanned(PublishPlan& plan, size_t index,
+                                const std::vector<MessagePosition>& ids, Now now);
+  std::vector<PublishedMessage> ApplyPlan(PublishPlan& plan, Now now);
+  bool IsPlain(const PublishCommand& command, Queue* queue) const;
+
+  // shard_parked.cc
+  void PublishOrPark(ParkedPublish attempt, Now now);
+  bool TryPublish(ParkedPublish& attempt, Now now);
+  void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
+  bool MayWaitForRoom(ParkedPublish& attempt, const absl::Status& full, Now now);
+  void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
+  void RetryLine(const std::string& name, Now now);
+  void RetryWaitingLines(Queue& queue, Now now);
+  void Unpark(ParkedPublish& attempt);
+  void GiveUpParked(uint64_t id, Now now);
+  void RefuseParked(const absl::Status& status);
+  void ForgetRecentIds();
+
+  // shard_room.cc
+  bool HasRoom(const Queue& queue, const PublishPlan::Demand& demand) const;
+  bool DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* reading, Now now);
+  void RoomMade(Queue& queue);
+  void RunRoomMade(Now now);
+
+  // shard_moves.cc
+  void StoreProducer(uint64_t stream, int64_t last_sequence, Now now);
+  Seq AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInfo info);
+  void StoreIndexRows(const MessagePosition& at, const MessageInfo& info);
+  // The message leaves the queue: settles it and takes it out of whatever it is in.
+  void Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes, uint64_t group_hash);
+
+  // shard_delayed.cc
+  void ScheduleDue(Queue& queue);
+  void StartDuePage(Queue& queue);
+  void StartJoining(Queue& queue, Now now);
+  void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
+  void JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
+
+  // shard_expiry.cc
+  static bool IsExpired(int64_t expire_ms, Now now) {
+    return expire_ms != 0 && expire_ms <= now.engine_ms;
+  }
+  int64_t ExpiryHorizonMs(Now now) const;
+  void StartExpiry(Now now);
+  void RunExpiry(Now now);
+  absl::Status OnExpiryRows(ReadResult& result, int64_t until_ms, Now now);
+  bool MayExpireNow(const LaneState& lane, Seq seq) const;
+  void ExpireNextWork(Now now);
+  void ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now);
+  void FinishSweep(Now now);
+  void LookForNextExpiry();
+
+  // shard_dead_letters.cc
+  void Die(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, DeathReason reason,
+           Now now);
+  bool DieWithBody(Queue& queue, LaneState& lane, storage::StoredMessage message,
+                   DeathReason reason, const std::string& detail, Now now);
+  void HoldExpired(Queue& queue, LaneState& lane, storage::StoredMessage message);
+  void CountDeath(Queue& queue, DeathReason reason, bool moved);
+  void AwaitRoom(Queue& full, Queue& source);
+  void WakeDying(Queue& queue);
+  void RunDying(Now now);
+  void MoveDying(Queue& queue, Now now);
+  void MoveDyingWithBody(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now);
+
+  // shard_messages.cc
+  void Do(ListMessagesCommand& command, Now now);
+  void Do(GetMessageCommand& command, Now now);
+  void Do(EditMessagesCommand& command, Now now);
+  void ListFrom(QueueId qid, ListCursor cursor, ListMessagesCommand command, Now now);
+  ListedMessage DescribeMessage(Queue& queue, Lane lane, storage::StoredMessage message, Now now);
+  WaitReason WhyReadyWaits(Queue& queue, Now now) const;
+  void ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command);
+  void EditNext(EditMessagesCommand command, size_t from, int64_t edited, Now now);
+  bool EditOne(Queue& queue, LaneState& lane, storage::StoredMessage message,
+               const EditMessagesCommand& command, Now now);
+  bool Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage message, int64_t due_ms,
+                  Now now);
+  bool MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage message,
+                   const std::string& to_name, Now now);
+
+  // shard_transact.cc
+  void Do(TransactCommand& command, Now now);
+  absl::Status PlanTransact(TransactCommand& command, const ParkedPublish* parked, Now now,
+                            PublishPlan* plan);
+  void ApplyTransact(TransactCommand& command, std::vector<PublishedMessage> published, Now now);
 
   // shard_not_built.cc
-  void Do(SetCreditCommand& command, Now now);
-  void Do(DrainSubscriptionCommand& command, Now now);
-  void Do(TransactCommand& command, Now now);
-  void Do(OpenProducerCommand& command, Now now);
-  void Do(PauseQueueCommand& command, Now now);
   void Do(CreateExchangeCommand& command, Now now);
   void Do(GetExchangeCommand& command, Now now);
   void Do(ListExchangesCommand& command, Now now);
@@ -159,17 +274,19 @@ class Shard {
   void Do(CreateBindingCommand& command, Now now);
   void Do(DeleteBindingCommand& command, Now now);
   void Do(ListBindingsCommand& command, Now now);
-  void Do(ListMessagesCommand& command, Now now);
-  void Do(GetMessageCommand& command, Now now);
-  void Do(EditMessagesCommand& command, Now now);
-  void Do(ListConsumersCommand& command, Now now);
-  void Do(CloseConsumerCommand& command, Now now);
   void Do(ApplyDefinitionsCommand& command, Now now);
+
+  // shard_exchanges.cc
+  absl::Status CheckExchangeExists(const std::string& name) const;
+  absl::Status AddBinding(const Binding& binding);
+  void RemoveBindingsOf(const Queue& queue);
 
   // shard_load.cc
   absl::Status LoadRows(storage::Store& store);
   void RestoreLane(LaneState& lane);
   void StartOpenMessages(bool clean_stop, Now now);
+  void StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_stop, Now now);
+  void StartQueues(Now now);
 
   // shard_consumers.cc
   void Do(SubscribeCommand& command, Now now);
@@ -178,15 +295,26 @@ class Shard {
   void Do(WrittenCommand& command, Now now);
   void Do(ReceiveWrittenCommand& command, Now now);
   void Do(CloseSubscriptionCommand& command, Now now);
-  Consumer& AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue);
+  void Do(SetCreditCommand& command, Now now);
+  void Do(DrainSubscriptionCommand& command, Now now);
+  void Do(ListConsumersCommand& command, Now now);
+  void Do(CloseConsumerCommand& command, Now now);
+  absl::Status CheckExclusive(const Queue& queue, bool exclusive) const;
+  Consumer& AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue, Now now);
   void SetConsumerTimer(Consumer& consumer, int64_t due_ns);
   void RemoveConsumer(Consumer& consumer);
+  void LeaveQueue(Consumer& consumer);
   void EndSubscription(Consumer& consumer, absl::Status status);
+  void TellDrained(Consumer& consumer);
   void AnswerReceive(Consumer& consumer);
   Consumer* FindConsumer(SubscriptionId id);
+  Consumer* FindStream(SinkKey sink);
   void ReleaseUnwritten(const Receipt& receipt, Now now);
   void SettleWritten(const Receipt& receipt);
   void DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritten, Now now);
+  // Chooses the single active consumer where there has to be one and may be one.
+  void Activate(Queue& queue);
+  void ResetTakers(Queue& queue);
 
   // shard_settle.cc
   void Do(SettleCommand& command, Now now);
@@ -200,40 +328,58 @@ class Shard {
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
-  void SettleMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage* message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
-  // `delay_ms`.
+  // `delay_ms`; or it has failed or lasted for long enough, and dies.
   void ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, bool failed,
                      int64_t delay_ms, Now now);
   // Takes an open message out of whatever it waits in: lease, retry, or the returned set.
   void Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
+  void TellLeaseLost(SubscriptionId holder, const Receipt& receipt, ErrorReason reason);
   void RememberRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns);
   bool WasRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns);
 
-  // shard_dispatch.cc
+  // shard_due.cc
   void RunDue(Now now);
   void RunTimer(const Timer& timer, Now now);
+  void LeaseRanOut(const Timer& timer, Now now);
+  void RetryIsDue(const Timer& timer);
+  void StreamIdle(const Timer& timer, Now now);
+  void ReceiveWaited(const Timer& timer, Now now);
+
+  // shard_dispatch.cc
+  enum class Step { kGranted, kChanged, kNothing, kBlocked };
   void Wake(Queue& queue);
   void WakeConsumer(Consumer& consumer);
   void DispatchAll(Now now);
   void Dispatch(Queue& queue, Now now);
-  bool GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now);
-  Consumer* NextTaker(Queue& queue, uint32_t bytes);
+  bool MayDispatch(Queue& queue, Now now);
+  Step StepQueue(Queue& queue, Now now);
+  Step StepLane(Queue& queue, LaneState& lane, Now now);
+  Step StepReturned(Queue& queue, LaneState& lane, Now now);
+  Step StepFresh(Queue& queue, LaneState& lane, storage::StoredMessage& message, bool candidate,
+                 Now now);
+  bool AtOpenLimit(Queue& queue);
+  std::array<Lane, kImmediateLanes> LaneOrder(Queue& queue, Now now);
+  Consumer* NextTaker(Queue& queue, uint32_t bytes, Now now);
+  OpenMessage& OpenFresh(Queue& queue, LaneState& lane, const storage::StoredMessage& message);
   void Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, OpenMessage& message,
              Payload payload, bool write_history, Now now);
+  void ForgetOpen(Queue& queue, size_t count);
+  void FlushOutboxes(Now now);
+  void Deliver(Consumer& consumer, std::vector<OutgoingDelivery> deliveries);
+  void LeaveTakers(Consumer& consumer);
+
+  // shard_paging.cc
   // False: there is nothing to read.
   bool PageIn(Queue& queue, LaneState& lane);
-  // Reads that ask for this much must be under way one at a time per lane.
-  void StartRead(LaneState& lane, PageRequest request);
+  void FetchReturned(Queue& queue, LaneState& lane);
+  void OnReturnedRead(Queue& queue, LaneState& lane, storage::StoredMessage message);
+  void FetchParked(Queue& queue, LaneState& lane);
+  void RefillGroups(Queue& queue);
   bool MemoryIsShort() const {
     return window_bytes_ + reading_bytes_ > options_.window_bytes_max;
   }
-  void ForgetOpen(Queue& queue, size_t count);
-  void FetchReturned(Queue& queue, LaneState& lane);
-  void FlushOutboxes(Now now);
   void EvictIdleWindows();
-  void Deliver(Consumer& consumer, std::vector<OutgoingDelivery> deliveries);
-  void LeaveTakers(Consumer& consumer);
 
   // shard_queues.cc
   void Do(CreateQueueCommand& command, Now now);
@@ -242,6 +388,20 @@ class Shard {
   void Do(UpdateQueueCommand& command, Now now);
   void Do(DeleteQueueCommand& command, Now now);
   void Do(PurgeQueueCommand& command, Now now);
+  void Do(PauseQueueCommand& command, Now now);
+  absl::Status CheckConfig(const QueueConfig& config);
+  // Whether the queue may be made; its config with defaults resolved.
+  absl::StatusOr<QueueConfig> PlanQueue(const QueueConfigChange& change);
+  Queue& MakeQueue(QueueConfig config, bool temporary, Now now);
+  absl::StatusOr<Queue*> MakeTemporaryQueue(const TemporaryQueueSpec& spec, Now now);
+  void ChangeQueue(Queue& queue, QueueConfig config, Now now);
+  void StoreQueueRow(Queue& queue);
+  void ConfigChanged(Queue& queue, Now now);
+  // Empty: nobody refers to it.
+  std::string ReferrerOf(const Queue& queue) const;
+  void RemoveQueue(Queue& queue, const absl::Status& why);
+  void ScheduleIdleExpiry(Queue& queue, Now now);
+  void QueueIsIdle(Queue& queue, Now now);
   QueueInfo Describe(Queue& queue, Now now);
   // When the oldest ready message of the lane was published; reads it if need be (nothing yet).
   std::optional<int64_t> OldestReadyMs(Queue& queue, LaneState& lane);
@@ -268,7 +428,7 @@ class Shard {
 
   // The turn being built, and those that are not durable yet.
   storage::Batch batch_;
-  std::string message_header_;  // scratch of AddMessage
+  std::string header_scratch_;  // of AddMessage
   TurnEffects effects_;
   std::deque<TurnEffects> waiting_effects_;
   std::vector<std::pair<QueueId, Lane>> dirty_lanes_;
@@ -278,8 +438,35 @@ class Shard {
   Lsn last_lsn_ = 0;
   Lsn durable_lsn_ = 0;
 
+  // Reads under way.
+  struct PendingRead {
+    uint64_t bytes_max = 0;
+    ReadDone done;
+  };
+  absl::flat_hash_map<uint64_t, PendingRead> reads_;
+  uint64_t next_ticket_ = 1;
+  size_t peeks_ = 0;  // of them, for statistics
   uint64_t window_bytes_ = 0;
   uint64_t reading_bytes_ = 0;  // what the reads under way may bring at most
+
+  // Publishes that wait.
+  std::map<uint64_t, std::unique_ptr<ParkedPublish>> parked_;
+  absl::flat_hash_map<std::string, std::deque<uint64_t>> parked_lines_;
+  int64_t parked_bytes_ = 0;
+  uint64_t next_parked_id_ = 1;
+  RecentIds recent_ids_;
+  absl::btree_set<std::pair<Lsn, uint64_t>> lookups_from_;  // with the id of the parked publish
+  Producers producers_;
+  Router router_;
+  uint64_t next_producer_stream_ = 1;
+  std::vector<const std::string*> routed_;  // scratch of RouteMessage
+
+  ExpirySweep expiry_;
+  std::deque<QueueId> dying_queues_;
+  std::vector<QueueId> room_made_;
+  std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
+  int64_t last_turn_ms_ = 0;  // engine time
+  std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet
   std::vector<QueueId> waiting_for_open_messages_;
   size_t open_messages_ = 0;
   std::string evict_cursor_;  // name of the queue after which the next eviction goes on

@@ -10,11 +10,6 @@ namespace {
 
 constexpr int64_t kNsPerMs = 1'000'000;
 
-absl::Status QueueNotFound(const std::string& name) {
-  return MakeError(ErrorReason::kQueueNotFound,
-                   absl::StrCat("queue '", name, "' does not exist"));
-}
-
 }  // namespace
 
 Consumer* Shard::FindConsumer(SubscriptionId id) {
@@ -23,19 +18,60 @@ Consumer* Shard::FindConsumer(SubscriptionId id) {
   return it == consumers_.end() ? nullptr : it->second.get();
 }
 
-Consumer& Shard::AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue) {
+Consumer* Shard::FindStream(SinkKey sink) {
+  const auto it = by_sink_.find(sink);
+  return it == by_sink_.end() ? nullptr : FindConsumer(it->second);
+}
+
+// API.md rule 13.
+absl::Status Shard::CheckExclusive(const Queue& queue, bool exclusive) const {
+  const bool taken =
+      !queue.subscriptions.empty() && consumers_.at(*queue.subscriptions.begin())->exclusive;
+  if (!taken && !(exclusive && queue.IsConsumed())) return absl::OkStatus();
+  return MakeError(ErrorReason::kExclusive,
+                   absl::StrCat("queue '", queue.row.config.name, "' ",
+                                taken ? "has an exclusive consumer" : "has other consumers"));
+}
+
+Consumer& Shard::AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue, Now now) {
   Consumer& added = *consumer;
   added.id = next_consumer_id_++;
   added.queue = &queue;
+  added.connect_ms = queue.last_used_ms = now.engine_ms;
+  consumers_[added.id] = std::move(consumer);
   if (added.IsReceive()) {
     ++queue.receivers;
     by_call_[added.call_id] = added.id;
   } else {
-    ++queue.consumers;
+    queue.subscriptions.insert(added.id);
     by_sink_[added.sink.get()] = added.id;
+    Activate(queue);
   }
-  consumers_[added.id] = std::move(consumer);
   return added;
+}
+
+// The former one's leases come first: nobody else may work on what it still holds.
+void Shard::Activate(Queue& queue) {
+  if (!queue.row.config.single_active_consumer || queue.active != 0) return;
+  if (queue.subscriptions.empty() || queue.Leased() > 0) return;
+  Consumer* chosen = nullptr;
+  for (const SubscriptionId id : queue.subscriptions) {
+    Consumer* consumer = FindConsumer(id);
+    if (!chosen || consumer->priority > chosen->priority) chosen = consumer;
+  }
+  queue.active = chosen->id;
+  WakeConsumer(*chosen);
+}
+
+void Shard::ResetTakers(Queue& queue) {
+  queue.active = 0;
+  for (auto& [id, consumer] : consumers_) {
+    if (consumer->queue == &queue) LeaveTakers(*consumer);
+  }
+  Activate(queue);
+  for (auto& [id, consumer] : consumers_) {
+    if (consumer->queue == &queue) WakeConsumer(*consumer);
+  }
 }
 
 void Shard::SetConsumerTimer(Consumer& consumer, int64_t due_ns) {
@@ -47,43 +83,144 @@ void Shard::SetConsumerTimer(Consumer& consumer, int64_t due_ns) {
   if (due_ns != 0) mono_timers_.Add({due_ns, kind, 0, 0, consumer.id});
 }
 
-void Shard::LeaveTakers(Consumer& consumer) {
-  if (!consumer.taking || !consumer.queue) return;
-  consumer.taking = false;
-  auto& takers = consumer.queue->takers;
-  takers.erase(std::find(takers.begin(), takers.end(), consumer.id));
-}
-
 void Shard::Do(SubscribeCommand& command, Now now) {
   absl::Status refused = RefuseWhenDraining();
-  Queue* queue = FindQueue(command.queue);
-  if (refused.ok() && !queue) refused = QueueNotFound(command.queue);
+  Queue* queue = nullptr;
+  if (refused.ok() && command.temporary_queue) {
+    const auto made = MakeTemporaryQueue(*command.temporary_queue, now);
+    refused = made.status();
+    if (made.ok()) queue = *made;
+  } else if (refused.ok()) {
+    const auto found = GetQueue(command.queue);
+    refused = found.status();
+    if (found.ok()) queue = *found;
+    if (refused.ok()) refused = CheckExclusive(*queue, command.exclusive);
+  }
   if (!refused.ok()) return command.sink->OnEnd(refused);
 
   auto consumer = std::make_unique<Consumer>();
   consumer->name = std::move(command.consumer);
   consumer->peer = std::move(command.peer);
+  consumer->principal = std::move(command.principal);
   consumer->auto_ack = command.auto_ack;
   consumer->keep_leases_on_close = command.keep_leases_on_close;
+  consumer->exclusive = command.exclusive;
+  consumer->owns_queue = command.temporary_queue != nullptr;
+  consumer->priority = command.consumer_priority;
+  consumer->rate.Configure(command.delivery_rate);
   consumer->lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
   consumer->max_in_flight = command.max_in_flight;
   consumer->max_bytes_in_flight = command.max_bytes_in_flight;
   consumer->messages_left = command.max_messages > 0 ? command.max_messages : -1;
   consumer->idle_timeout_ms = command.idle_timeout_ms;
   consumer->sink = std::move(command.sink);
-  Consumer& added = AddConsumer(std::move(consumer), *queue);
+  Consumer& added = AddConsumer(std::move(consumer), *queue, now);
   if (added.idle_timeout_ms > 0) {
     SetConsumerTimer(added, now.mono_ns + added.idle_timeout_ms * kNsPerMs);
   }
-  added.sink->OnStarted({added.id, command.queue, added.lease_ms, added.max_in_flight,
-                         added.max_bytes_in_flight});
-  WakeConsumer(added);
+  const SubscriptionSink::Started started{added.id, queue->row.config.name, added.lease_ms,
+                                          added.max_in_flight, added.max_bytes_in_flight};
+  if (!added.owns_queue) {
+    added.sink->OnStarted(started);
+    return WakeConsumer(added);
+  }
+  // Nobody may be told of the queue before it is there for good.
+  ReplyWhenDurable([this, started](const absl::Status& status) {
+    Consumer* consumer = FindConsumer(started.id);
+    if (!status.ok() || !consumer || consumer->ended) return;
+    consumer->sink->OnStarted(started);
+    WakeConsumer(*consumer);
+  });
+}
+
+void Shard::Do(SetCreditCommand& command, Now now) {
+  Consumer* consumer = FindStream(command.sink);
+  if (!consumer || consumer->ended) return;
+  consumer->max_in_flight = command.max_in_flight;
+  consumer->max_bytes_in_flight = command.max_bytes_in_flight;
+  consumer->draining = false;
+  WakeConsumer(*consumer);
+}
+
+void Shard::Do(DrainSubscriptionCommand& command, Now now) {
+  Consumer* consumer = FindStream(command.sink);
+  if (!consumer || consumer->ended) return;
+  consumer->draining = true;
+  consumer->drain_told = false;
+  LeaveTakers(*consumer);
+  if (consumer->outbox.empty() && consumer->held.empty()) TellDrained(*consumer);
+}
+
+void Shard::TellDrained(Consumer& consumer) {
+  if (!consumer.draining || std::exchange(consumer.drain_told, true)) return;
+  consumer.sink->OnDrained();
+}
+
+void Shard::Do(ListConsumersCommand& command, Now now) {
+  ListConsumersCommand::Outcome outcome;
+  if (!command.queue.empty()) {
+    if (const auto queue = GetQueue(command.queue); !queue.ok()) {
+      return command.done(queue.status());
+    }
+  }
+  std::vector<SubscriptionId> ids;
+  for (const auto& [id, consumer] : consumers_) {
+    if (id <= command.after || consumer->IsReceive() || consumer->ended || !consumer->queue) {
+      continue;
+    }
+    if (command.queue.empty() || consumer->queue->row.config.name == command.queue) {
+      ids.push_back(id);
+    }
+  }
+  const size_t limit = std::min(ids.size(), static_cast<size_t>(command.limit));
+  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(limit), ids.end());
+  outcome.more = limit < ids.size();
+  ids.resize(limit);
+  for (const SubscriptionId id : ids) {
+    const Consumer& consumer = *consumers_.at(id);
+    const Queue& queue = *consumer.queue;
+    ConsumerInfo& info = outcome.consumers.emplace_back();
+    info.id = id;
+    info.consumer = consumer.name;
+    info.queue = queue.row.config.name;
+    info.principal = consumer.principal;
+    info.peer = consumer.peer;
+    info.in_flight = consumer.in_flight;
+    info.bytes_in_flight = consumer.bytes_in_flight;
+    info.active = !queue.row.config.single_active_consumer || queue.active == id;
+    info.connect_ms = consumer.connect_ms;
+  }
+  command.done(std::move(outcome));
+}
+
+void Shard::Do(CloseConsumerCommand& command, Now now) {
+  Consumer* consumer = FindConsumer(command.id);
+  if (!consumer || consumer->IsReceive() || consumer->ended) {
+    return command.done(absl::NotFoundError(
+        absl::StrCat("there is no consumer with the id '", command.id, "'")));
+  }
+  consumer->keep_leases_on_close = false;
+  DropLeasesOf(*consumer, {}, now);
+  EndSubscription(*consumer, absl::AbortedError("the consumer was closed by an administrator"));
+  ReplyWhenDurable([done = std::move(command.done)](const absl::Status& status) mutable {
+    done(status);
+  });
 }
 
 void Shard::Do(ReceiveCommand& command, Now now) {
   absl::Status refused = RefuseWhenDraining();
-  Queue* queue = FindQueue(command.queue);
-  if (refused.ok() && !queue) refused = QueueNotFound(command.queue);
+  Queue* queue = nullptr;
+  if (refused.ok()) {
+    const auto found = GetQueue(command.queue);
+    refused = found.status();
+    if (found.ok()) queue = *found;
+  }
+  if (refused.ok()) refused = CheckExclusive(*queue, false);
+  if (refused.ok() && queue->row.config.single_active_consumer) {
+    refused = MakeError(ErrorReason::kExclusive,
+                        absl::StrCat("queue '", command.queue,
+                                     "' has a single active consumer: subscribe to it"));
+  }
   if (!refused.ok()) return command.done(refused);
 
   auto consumer = std::make_unique<Consumer>();
@@ -95,7 +232,7 @@ void Shard::Do(ReceiveCommand& command, Now now) {
   consumer->messages_left = -1;
   consumer->receive_done = std::move(command.done);
   consumer->call_id = command.call_id;
-  Consumer& added = AddConsumer(std::move(consumer), *queue);
+  Consumer& added = AddConsumer(std::move(consumer), *queue, now);
   // 0 would mean no timer.
   SetConsumerTimer(added, std::max<int64_t>(1, now.mono_ns + command.wait_ms * kNsPerMs));
   WakeConsumer(added);
@@ -114,17 +251,34 @@ void Shard::Do(CancelReceiveCommand& command, Now now) {
   if (!consumer.answered) AnswerReceive(consumer);
 }
 
-void Shard::RemoveConsumer(Consumer& consumer) {
+// It takes no more from its queue.
+void Shard::LeaveQueue(Consumer& consumer) {
   SetConsumerTimer(consumer, 0);
+  if (consumer.rate_timer_ns != 0) {
+    mono_timers_.Cancel({consumer.rate_timer_ns, TimerKind::kConsumerRate, 0, 0, consumer.id});
+    consumer.rate_timer_ns = 0;
+  }
   LeaveTakers(consumer);
-  if (consumer.queue) {
+  if (!consumer.queue) return;
+  Queue& queue = *consumer.queue;
+  if (queue.active == consumer.id) {
+    queue.active = 0;
+  }
+  if (consumer.IsReceive()) {
+    --queue.receivers;
+  } else {
+    queue.subscriptions.erase(consumer.id);
+    Activate(queue);
+  }
+  queue.last_used_ms = std::max(queue.last_used_ms, last_turn_ms_);
+}
+
+void Shard::RemoveConsumer(Consumer& consumer) {
+  if (!consumer.ended) LeaveQueue(consumer);
+  Queue* queue = consumer.queue;
+  if (queue) {
     for (const auto& [lane, seq] : consumer.leases) {
-      consumer.queue->lanes[lane]->open.at(seq).holder = 0;
-    }
-    if (consumer.IsReceive()) {
-      --consumer.queue->receivers;
-    } else if (!consumer.ended) {
-      --consumer.queue->consumers;
+      queue->lanes[lane]->open.at(seq).holder = 0;
     }
   }
   if (consumer.IsReceive()) {
@@ -132,17 +286,17 @@ void Shard::RemoveConsumer(Consumer& consumer) {
   } else {
     by_sink_.erase(consumer.sink.get());
   }
+  const bool owned = consumer.owns_queue;
   consumers_.erase(consumer.id);
+  if (queue && owned) RemoveQueue(*queue, QueueDeleted(queue->row.config.name));
 }
 
 // The stream is told its end; the consumer stays until the stream reports that it is over, since
 // what it has been handed may still be written.
 void Shard::EndSubscription(Consumer& consumer, absl::Status status) {
   if (consumer.ended) return;
-  SetConsumerTimer(consumer, 0);
-  LeaveTakers(consumer);
+  LeaveQueue(consumer);
   consumer.ended = true;
-  if (consumer.queue) --consumer.queue->consumers;
   consumer.sink->OnEnd(std::move(status));
 }
 
@@ -154,6 +308,9 @@ void Shard::ReleaseUnwritten(const Receipt& receipt, Now now) {
   LaneState& lane = *found->lane;
   const Seq seq = receipt.position.seq;
   OpenMessage& message = *found->message;
+  if (IsExpired(message.expire_ms, now)) {
+    return Die(*queue, lane, seq, message, DeathReason::kExpired, now);
+  }
   // Nobody has seen this hand-out, so its number can be used again.
   --message.delivery_count;
   if (message.has_history || message.delivery_count > 0) {
@@ -174,7 +331,7 @@ void Shard::SettleWritten(const Receipt& receipt) {
   const auto found = FindHonoured(*queue, receipt, 0);
   if (!found.ok() || !found->message) return;
   ++queue->counters.acked;
-  SettleMessage(*queue, *found->lane, receipt.position.seq, found->message);
+  Leave(*queue, *found->lane, receipt.position.seq, 0, 0);
 }
 
 void Shard::Do(WrittenCommand& command, Now now) {
@@ -214,6 +371,8 @@ void Shard::DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritt
                                                          consumer.leases.end());
   for (const auto& [lane_id, seq] : leases) {
     LaneState& lane = *consumer.queue->lanes[lane_id];
+    // Ending the lease of one message may have ended others.
+    if (!consumer.leases.contains({lane_id, seq})) continue;
     ReturnMessage(*consumer.queue, lane, seq, lane.open.at(seq), /*failed=*/true, 0, now);
   }
 }

@@ -1,5 +1,6 @@
-// Due work, and handing ready messages to consumers with credit.
+// Handing ready messages to consumers with credit.
 #include <algorithm>
+#include <numeric>
 
 #include "server/base/check.h"
 #include "server/broker/shard.h"
@@ -7,13 +8,8 @@
 namespace sluice::broker {
 namespace {
 
-// Bounds of one turn, so that one queue or one moment cannot hold up everything else.
-constexpr int kDueItemsPerTurnMax = 10'000;
-constexpr int kGrantsPerQueueAndTurnMax = 4096;
-// How often a Receive that is out of time looks again while its messages are being read.
-constexpr int64_t kReceiveGraceNs = 2'000'000;
-// Queues looked at per turn when windows are over their limit.
-constexpr int kEvictionsPerTurnMax = 256;
+// Bound of one turn, so that one queue cannot hold up everything else.
+constexpr int kStepsPerQueueAndTurnMax = 4096;
 constexpr int64_t kNsPerMs = 1'000'000;
 
 }  // namespace
@@ -25,82 +21,20 @@ void Shard::Wake(Queue& queue) {
 }
 
 void Shard::WakeConsumer(Consumer& consumer) {
-  if (consumer.taking || consumer.ended || consumer.answered || !consumer.queue) return;
-  if (!consumer.CanTake(0)) return;
+  if (consumer.ended || consumer.answered || !consumer.queue) return;
+  Queue& queue = *consumer.queue;
+  if (consumer.taking) return Wake(queue);
+  if (!consumer.CanTake(0) || consumer.rate_timer_ns != 0) return;
+  if (queue.row.config.single_active_consumer && queue.active != consumer.id) return;
   consumer.taking = true;
-  consumer.queue->takers.push_back(consumer.id);
-  Wake(*consumer.queue);
+  queue.takers.Add(consumer.priority, consumer.id);
+  Wake(queue);
 }
 
-void Shard::RunDue(Now now) {
-  for (int i = 0; i < kDueItemsPerTurnMax; ++i) {
-    const auto timer = mono_timers_.PopDue(now.mono_ns);
-    if (!timer) break;
-    RunTimer(*timer, now);
-  }
-  for (int i = 0; i < kDueItemsPerTurnMax; ++i) {
-    const auto timer = engine_timers_.PopDue(now.engine_ms);
-    if (!timer) break;
-    RunTimer(*timer, now);
-  }
-}
-
-void Shard::RunTimer(const Timer& timer, Now now) {
-  switch (timer.kind) {
-    case TimerKind::kLease: {
-      Queue* queue = FindQueue(timer.qid);
-      if (!queue) return;
-      LaneState& lane = *queue->lanes[timer.lane];
-      OpenMessage& message = lane.open.at(timer.id);
-      ++queue->counters.leases_expired;
-      Consumer* holder = FindConsumer(message.holder);
-      if (holder && !holder->ended && !holder->IsReceive()) {
-        const Receipt receipt{lane.At(timer.id), message.boot, message.delivery_count};
-        holder->sink->OnLeaseLost({receipt}, ErrorReason::kLeaseExpired);
-      }
-      // Back at once: the lease itself was the time to wait.
-      ReturnMessage(*queue, lane, timer.id, message, /*failed=*/true, 0, now);
-      return;
-    }
-    case TimerKind::kRetry: {
-      Queue* queue = FindQueue(timer.qid);
-      if (!queue) return;
-      LaneState& lane = *queue->lanes[timer.lane];
-      OpenMessage& message = lane.open.at(timer.id);
-      --lane.waiting;
-      message.not_before_ms = 0;
-      message.state = OpenState::kReturned;
-      lane.returned.insert(timer.id);
-      Wake(*queue);
-      return;
-    }
-    case TimerKind::kIdle: {
-      Consumer* consumer = FindConsumer(timer.id);
-      if (!consumer) return;
-      consumer->timer_due_ns = 0;
-      if (consumer->outbox.empty() && consumer->held.empty()) {
-        EndSubscription(*consumer, absl::OkStatus());
-      } else {
-        SetConsumerTimer(*consumer, now.mono_ns + consumer->idle_timeout_ms * kNsPerMs);
-      }
-      return;
-    }
-    case TimerKind::kReceiveWait: {
-      Consumer* consumer = FindConsumer(timer.id);
-      if (!consumer) return;
-      consumer->timer_due_ns = 0;
-      // A call that does not wait still gets what is there.
-      Dispatch(*consumer->queue, now);
-      if (!consumer->outbox.empty()) return;
-      for (const auto& lane : consumer->queue->lanes) {
-        if (!lane || !lane->reading) continue;
-        SetConsumerTimer(*consumer, now.mono_ns + kReceiveGraceNs);
-        return;
-      }
-      AnswerReceive(*consumer);
-      return;
-    }
-  }
+void Shard::LeaveTakers(Consumer& consumer) {
+  if (!consumer.taking || !consumer.queue) return;
+  consumer.taking = false;
+  consumer.queue->takers.Remove(consumer.priority, consumer.id);
 }
 
 void Shard::DispatchAll(Now now) {
@@ -117,88 +51,204 @@ void Shard::DispatchAll(Now now) {
 }
 
 void Shard::Dispatch(Queue& queue, Now now) {
-  if (stopping_) return;
-  for (int grants = 0; grants < kGrantsPerQueueAndTurnMax; ++grants) {
-    if (queue.takers.empty()) return;
-    bool granted = false;
-    for (auto& lane : queue.lanes) {
-      if (!lane) continue;
-      bool blocked = false;
-      granted = GrantNext(queue, *lane, &blocked, now);
-      // A higher priority that is ready goes first, also when it still has to be read.
-      if (granted || blocked) break;
-    }
-    if (!granted) return;
+  for (int steps = 0; steps < kStepsPerQueueAndTurnMax; ++steps) {
+    if (!MayDispatch(queue, now)) return;
+    const Step step = StepQueue(queue, now);
+    if (step == Step::kNothing || step == Step::kBlocked) return;
   }
   Wake(queue);
 }
 
-// Grants the next message of the lane. False: none could be; `blocked` then says that there is
-// one, so that lower lanes must wait.
-bool Shard::GrantNext(Queue& queue, LaneState& lane, bool* blocked, Now now) {
-  if (!lane.returned.empty()) {
-    const Seq seq = *lane.returned.begin();
-    OpenMessage& message = lane.open.at(seq);
-    if (message.payload) {
-      Consumer* consumer = NextTaker(queue, message.payload.size());
-      *blocked = consumer == nullptr;
-      if (!consumer) return false;
-      lane.returned.erase(seq);
-      window_bytes_ -= message.payload.size();
-      const bool seen_before = message.has_history || message.delivery_count > 0;
-      Grant(queue, lane, *consumer, seq, message, std::move(message.payload), seen_before, now);
-      return true;
+bool Shard::MayDispatch(Queue& queue, Now now) {
+  if (stopping_ || queue.row.paused || queue.takers.empty()) return false;
+  if (queue.rate.HasToken(now.mono_ns)) return true;
+  if (queue.rate_timer_ns == 0) {
+    queue.rate_timer_ns = queue.rate.NextTokenNs();
+    mono_timers_.Add({queue.rate_timer_ns, TimerKind::kQueueRate, 0, queue.qid, 0});
+  }
+  return false;
+}
+
+// Higher priorities first. With aging a lane counts as one priority more for each period that its
+// first message has waited; only heads are compared.
+std::array<Lane, kImmediateLanes> Shard::LaneOrder(Queue& queue, Now now) {
+  std::array<Lane, kImmediateLanes> order;
+  std::iota(order.begin(), order.end(), 0);
+  const int64_t aging_ms = queue.row.config.priority_aging_ms;
+  if (aging_ms == 0) return order;
+  std::array<int64_t, kImmediateLanes> priority;
+  for (Lane id = 0; id < kImmediateLanes; ++id) {
+    priority[id] = PriorityOfLane(id);
+    LaneState* lane = queue.lanes[id].get();
+    if (!lane) continue;
+    int64_t head_ms = now.engine_ms;
+    if (!lane->returned.empty()) {
+      const OpenMessage& message = lane->open.at(*lane->returned.begin());
+      if (message.publish_ms > 0) head_ms = message.publish_ms;
+    } else if (const storage::StoredMessage* front = lane->Front(&window_bytes_)) {
+      head_ms = front->info.publish_ms;
     }
-    FetchReturned(queue, lane);
-    // It keeps its place: what comes after it waits for the read.
-    *blocked = true;
-    return false;
+    priority[id] = std::min<int64_t>(kPriorityMax, priority[id] + (now.engine_ms - head_ms) / aging_ms);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](Lane a, Lane b) { return priority[a] > priority[b]; });
+  return order;
+}
+
+Shard::Step Shard::StepQueue(Queue& queue, Now now) {
+  if (queue.row.config.priority_aging_ms == 0) {
+    for (auto& lane : queue.ImmediateLanes()) {
+      if (!lane) continue;
+      const Step step = StepLane(queue, *lane, now);
+      if (step != Step::kNothing) return step;
+    }
+    return Step::kNothing;
+  }
+  for (const Lane id : LaneOrder(queue, now)) {
+    if (!queue.lanes[id]) continue;
+    const Step step = StepLane(queue, *queue.lanes[id], now);
+    if (step != Step::kNothing) return step;
+  }
+  return Step::kNothing;
+}
+
+// kBlocked: the lane has a ready message that has to wait, so that lower ones must not go before it.
+Shard::Step Shard::StepLane(Queue& queue, LaneState& lane, Now now) {
+  if (!lane.returned.empty()) return StepReturned(queue, lane, now);
+  const Lane id = lane.position.lane;
+  if (queue.groups && queue.groups->Candidate(id)) {
+    // Candidates come before everything that dispatch has not passed yet.
+    if (!queue.groups->CandidateMessage(id).payload) {
+      FetchParked(queue, lane);
+    } else {
+      storage::StoredMessage message = queue.groups->CandidateMessage(id);
+      return StepFresh(queue, lane, message, /*candidate=*/true, now);
+    }
   }
   storage::StoredMessage* front = lane.Front(&window_bytes_);
   if (!front) {
-    if (lane.HasMoreOnDisk() && PageIn(queue, lane)) *blocked = true;
-    return false;
+    if (lane.HasMoreOnDisk() && PageIn(queue, lane)) return Step::kBlocked;
+    return lane.parked_reads > 0 ? Step::kBlocked : Step::kNothing;
   }
-  *blocked = true;
-  if (queue.open_messages >= options_.open_messages_per_queue_max) return false;
-  if (open_messages_ >= options_.open_messages_max) {
-    if (!std::exchange(queue.waits_for_open_messages, true)) {
-      waiting_for_open_messages_.push_back(queue.qid);
+  const uint64_t group_hash = front->info.group_hash;
+  if (group_hash != 0) {
+    if (!queue.groups) queue.groups = std::make_unique<GroupTable>();
+    if (!front->payload || !queue.groups->MayGrant(group_hash, id)) {
+      storage::StoredMessage message = lane.PopFront(&window_bytes_);
+      if (MemoryIsShort()) message.payload = Payload();
+      window_bytes_ += queue.groups->Park(id, std::move(message));
+      RefillGroups(queue);
+      return Step::kChanged;
     }
+  }
+  return StepFresh(queue, lane, *front, /*candidate=*/false, now);
+}
+
+Shard::Step Shard::StepReturned(Queue& queue, LaneState& lane, Now now) {
+  const Seq seq = *lane.returned.begin();
+  OpenMessage& message = lane.open.at(seq);
+  if (IsExpired(message.expire_ms, now)) {
+    Die(queue, lane, seq, message, DeathReason::kExpired, now);
+    return Step::kChanged;
+  }
+  if (!message.payload) {
+    // It keeps its place: what comes after it waits for the read.
+    FetchReturned(queue, lane);
+    return Step::kBlocked;
+  }
+  Consumer* consumer = NextTaker(queue, message.payload.size(), now);
+  if (!consumer) return Step::kBlocked;
+  lane.returned.erase(seq);
+  window_bytes_ -= message.payload.size();
+  lane.returned_bytes -= message.payload.size();
+  const bool seen_before = message.has_history || message.delivery_count > 0;
+  Grant(queue, lane, *consumer, seq, message, std::move(message.payload), seen_before, now);
+  return Step::kGranted;
+}
+
+// The limits on open messages: what is open already is not held up by them.
+bool Shard::AtOpenLimit(Queue& queue) {
+  if (queue.open_messages >= options_.open_messages_per_queue_max) return true;
+  if (open_messages_ < options_.open_messages_max ||
+      queue.open_messages < options_.open_messages_reserved) {
     return false;
   }
-  Consumer* consumer = NextTaker(queue, front->payload.size());
-  if (!consumer) return false;
-  storage::StoredMessage ready = lane.PopFront(&window_bytes_);
-  OpenMessage& message = lane.open[ready.seq];
-  message.size_bytes = ready.payload.size();
-  message.publish_ms = ready.info.publish_ms;
-  message.group_hash = ready.info.group_hash;
-  message.expire_ms = ready.info.expire_ms;
-  message.maybe_redelivered = ready.seq < lane.crash_bound;
-  ++queue.open_messages;
-  ++open_messages_;
-  Grant(queue, lane, *consumer, ready.seq, message, std::move(ready.payload),
-        message.maybe_redelivered, now);
-  if (lane.window.size() < kWindowMessagesMax / 4 && lane.window_bytes < kWindowBytesMax / 4 &&
-      lane.HasMoreOnDisk()) {
-    PageIn(queue, lane);
+  if (!std::exchange(queue.waits_for_open_messages, true)) {
+    waiting_for_open_messages_.push_back(queue.qid);
   }
   return true;
 }
 
-Consumer* Shard::NextTaker(Queue& queue, uint32_t bytes) {
-  while (!queue.takers.empty()) {
-    const SubscriptionId id = queue.takers.front();
-    queue.takers.pop_front();
-    Consumer& consumer = *FindConsumer(id);
-    if (consumer.CanTake(bytes)) {
-      queue.takers.push_back(id);
-      return &consumer;
-    }
-    consumer.taking = false;
+// `message` is the lane's front, or a copy of its first candidate.
+Shard::Step Shard::StepFresh(Queue& queue, LaneState& lane, storage::StoredMessage& message,
+                             bool candidate, Now now) {
+  if (AtOpenLimit(queue)) return Step::kNothing;
+  const bool expired = IsExpired(message.info.expire_ms, now);
+  Consumer* consumer = nullptr;
+  if (!expired) {
+    consumer = NextTaker(queue, message.payload.size(), now);
+    if (!consumer) return Step::kBlocked;
   }
-  return nullptr;
+  storage::StoredMessage taken;
+  if (candidate) {
+    message = {};  // the copy holds on to the payload
+    taken = queue.groups->TakeCandidate(lane.position.lane);
+    window_bytes_ -= taken.payload.size();
+  } else {
+    taken = lane.PopFront(&window_bytes_);
+  }
+  const Seq seq = taken.seq;
+  if (expired) {
+    if (!DieWithBody(queue, lane, taken, DeathReason::kExpired, "", now)) {
+      HoldExpired(queue, lane, std::move(taken));
+    }
+    return Step::kChanged;
+  }
+  OpenMessage& open = OpenFresh(queue, lane, taken);
+  Grant(queue, lane, *consumer, seq, open, std::move(taken.payload), open.maybe_redelivered, now);
+  if (lane.window.size() < kWindowMessagesMax / 4 && lane.window_bytes < kWindowBytesMax / 4 &&
+      lane.HasMoreOnDisk()) {
+    PageIn(queue, lane);
+  }
+  return Step::kGranted;
+}
+
+// A message that was never open in this boot is open from now on.
+OpenMessage& Shard::OpenFresh(Queue& queue, LaneState& lane,
+                              const storage::StoredMessage& message) {
+  OpenMessage& open = lane.open[message.seq];
+  open.size_bytes = message.payload.size();
+  open.publish_ms = message.info.publish_ms;
+  open.group_hash = message.info.group_hash;
+  open.expire_ms = message.info.expire_ms;
+  open.origin = message.info.origin;
+  open.maybe_redelivered = message.seq < lane.crash_bound;
+  if (open.group_hash != 0) {
+    queue.groups->Open(open.group_hash, lane.position.lane, message.seq);
+  }
+  ++queue.open_messages;
+  ++open_messages_;
+  return open;
+}
+
+// The next consumer whose turn it is and whose credit takes so many bytes. Those who have no credit
+// left at all leave; one whose bytes do not suffice stays for a smaller message.
+Consumer* Shard::NextTaker(Queue& queue, uint32_t bytes, Now now) {
+  const auto reject = [&](SubscriptionId id) {
+    Consumer& consumer = *FindConsumer(id);
+    if (!consumer.CanTake(0)) {
+      consumer.taking = false;
+      return Takers::Verdict::kLeaves;
+    }
+    if (!consumer.rate.HasToken(now.mono_ns)) {
+      consumer.taking = false;
+      consumer.rate_timer_ns = consumer.rate.NextTokenNs();
+      mono_timers_.Add({consumer.rate_timer_ns, TimerKind::kConsumerRate, 0, 0, consumer.id});
+      return Takers::Verdict::kLeaves;
+    }
+    return consumer.CanTake(bytes) ? Takers::Verdict::kTakes : Takers::Verdict::kStays;
+  };
+  return FindConsumer(queue.takers.Next(reject));
 }
 
 void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, OpenMessage& message,
@@ -211,6 +261,8 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   message.lease_until_ns = now.mono_ns + consumer.lease_ms * kNsPerMs;
   ++lane.leased;
   mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+  queue.rate.Take(now.mono_ns);
+  consumer.rate.Take(now.mono_ns);
 
   if (write_history) {
     lane.WriteHistory(seq, message, 0, batch_);
@@ -239,84 +291,28 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   delivery.lease_expires_at_ms = now.engine_ms + consumer.lease_ms;
   delivery.maybe_redelivered = message.maybe_redelivered;
   delivery.payload = std::move(payload);
+  if (message.origin && !message.origin->deaths.empty()) {
+    delivery.deaths = {message.origin, &message.origin->deaths};
+  }
 }
 
-void Shard::StartRead(LaneState& lane, PageRequest request) {
-  lane.reading = true;
-  reading_bytes_ += request.range.bytes_max;
-  port_->StartRead(std::move(request));
-}
-
-bool Shard::PageIn(Queue& queue, LaneState& lane) {
-  if (lane.reading) return true;
-  const bool small = MemoryIsShort();
-  PageRequest request;
-  request.range.qid = queue.qid;
-  request.range.lane = lane.position.lane;
-  request.range.begin = lane.settled.NextUnsettled(lane.fetch_cursor);
-  request.range.end = lane.visible_end;
-  request.range.messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
-  request.range.bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
-  if (request.range.begin >= request.range.end) {
-    lane.fetch_cursor = request.range.end;
-    return false;
+// The limits on open messages may have been what held this queue, or others, up.
+void Shard::ForgetOpen(Queue& queue, size_t count) {
+  if (queue.open_messages >= options_.open_messages_per_queue_max) Wake(queue);
+  queue.open_messages -= count;
+  open_messages_ -= count;
+  if (open_messages_ >= options_.open_messages_max &&
+      queue.open_messages >= options_.open_messages_reserved) {
+    return;
   }
-  StartRead(lane, std::move(request));
-  return true;
-}
-
-void Shard::FetchReturned(Queue& queue, LaneState& lane) {
-  if (lane.reading) return;
-  PageRequest request;
-  request.range.qid = queue.qid;
-  request.range.lane = lane.position.lane;
-  const bool small = MemoryIsShort();
-  const uint64_t bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
-  const size_t messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
-  uint64_t bytes = 0;
-  for (const Seq seq : lane.returned) {
-    OpenMessage& message = lane.open.at(seq);
-    if (message.payload) continue;
-    request.seqs.push_back(seq);
-    bytes += message.size_bytes;
-    if (bytes >= bytes_max || request.seqs.size() >= messages_max) break;
+  if (queue.waits_for_open_messages) Wake(queue);
+  if (open_messages_ >= options_.open_messages_max) return;
+  for (const QueueId qid : std::exchange(waiting_for_open_messages_, {})) {
+    Queue* waiting = FindQueue(qid);
+    if (!waiting) continue;
+    waiting->waits_for_open_messages = false;
+    Wake(*waiting);
   }
-  request.range.bytes_max = bytes;
-  StartRead(lane, std::move(request));
-}
-
-absl::Status Shard::OnPage(const PageRequest& request,
-                           std::vector<storage::StoredMessage> messages, Now now) {
-  reading_bytes_ -= request.range.bytes_max;
-  Queue* queue = FindQueue(request.range.qid);
-  if (!queue) return absl::OkStatus();
-  LaneState& lane = *queue->lanes[request.range.lane];
-  lane.reading = false;
-  Wake(*queue);
-  if (request.peek) {
-    if (!messages.empty()) lane.peeked_publish_ms = messages.front().info.publish_ms;
-    return absl::OkStatus();
-  }
-  if (request.seqs.empty()) return lane.AddPage(request.range, std::move(messages), &window_bytes_);
-
-  auto found = messages.begin();
-  for (const Seq seq : request.seqs) {
-    const auto it = lane.open.find(seq);
-    const bool present = found != messages.end() && found->seq == seq;
-    if (it != lane.open.end() && !present) {
-      return MakeError(ErrorReason::kDataDamaged,
-                       "message " + FormatMessageId(lane.At(seq)) +
-                           " is neither settled nor in the store");
-    }
-    if (present && it != lane.open.end() && it->second.state == OpenState::kReturned) {
-      it->second.publish_ms = found->info.publish_ms;
-      it->second.size_bytes = found->payload.size();
-      window_bytes_ += found->payload.size() - it->second.payload.size();
-      it->second.payload = std::move(found->payload);
-    }
-    if (present) ++found;
-  }
-  return absl::OkStatus();
 }
 
 void Shard::FlushOutboxes(Now now) {
@@ -359,34 +355,11 @@ void Shard::Deliver(Consumer& consumer, std::vector<OutgoingDelivery> deliveries
     }
   }
   consumer.sink->OnDeliveries(std::move(deliveries));
-  if (consumer.messages_left == 0 && consumer.held.empty() && consumer.outbox.empty()) {
+  if (!consumer.held.empty() || !consumer.outbox.empty()) return;
+  if (consumer.messages_left == 0) {
     EndSubscription(consumer, absl::OkStatus());
-  }
-}
-
-// Gives back windows of queues that nobody consumes when memory runs short; they are on disk.
-void Shard::EvictIdleWindows() {
-  if (window_bytes_ <= options_.window_bytes_max / 8 * 7 || queues_.empty()) return;
-  auto it = queues_.upper_bound(evict_cursor_);
-  for (int i = 0; i < kEvictionsPerTurnMax; ++i) {
-    if (it == queues_.end()) it = queues_.begin();
-    Queue& queue = *it->second;
-    evict_cursor_ = it->first;
-    ++it;
-    if (queue.IsConsumed()) continue;
-    for (auto& lane : queue.lanes) {
-      if (!lane) continue;
-      // What is not durable yet cannot be read back before it is: HasMoreOnDisk sees to that.
-      lane->TrimWindow(0, 0, &window_bytes_);
-      // At most a page of them was fetched.
-      size_t left = kPageMessagesMax;
-      for (const Seq seq : lane->returned) {
-        if (left-- == 0) break;
-        Payload& payload = lane->open.at(seq).payload;
-        window_bytes_ -= payload.size();
-        payload = Payload();
-      }
-    }
+  } else {
+    TellDrained(consumer);
   }
 }
 

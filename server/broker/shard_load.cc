@@ -15,6 +15,12 @@ absl::Status Orphan(const char* what, QueueId qid) {
                                 ", which does not exist in it"));
 }
 
+absl::Status UnknownLane(QueueId qid) {
+  return MakeError(ErrorReason::kDataDamaged,
+                   absl::StrCat("the store has messages of queue number ", qid,
+                                " in a lane that does not exist"));
+}
+
 }  // namespace
 
 absl::Status Shard::Load(storage::Store& store) {
@@ -23,6 +29,8 @@ absl::Status Shard::Load(storage::Store& store) {
     for (auto& lane : queue->lanes) {
       if (lane) RestoreLane(*lane);
     }
+    const LaneState* delayed = queue->lanes[kDelayedLane].get();
+    if (delayed && delayed->Unsettled() > 0) queue->DueWindowOf().StartUnread();
   }
   last_lsn_ = durable_lsn_ = boot_row_.lsn;
   return absl::OkStatus();
@@ -72,6 +80,7 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         if (!row.ok()) return row.status();
         Queue* queue = FindQueue(key->qid);
         if (!queue) return Orphan("message history", key->qid);
+        if (key->lane >= kImmediateLanes) return UnknownLane(key->qid);
         OpenMessage message;
         message.has_history = true;
         message.attempt = row->attempt;
@@ -84,11 +93,18 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         message.maybe_redelivered = row->maybe_redelivered;
         // Held in ms until StartOpenMessages knows the time of this boot.
         message.lease_until_ns = row->lease_until_ms;
-        LaneOf(*queue, key->lane).open[key->number] = message;
+        message.death = row->death;
+        if (!row->detail.empty()) message.detail = std::make_unique<std::string>(row->detail);
+        LaneOf(*queue, key->lane).open[key->number] = std::move(message);
+        return absl::OkStatus();
+      }
+      case storage::MetaType::kProducer: {
+        const auto row = storage::ParseProducer(value);
+        if (!row.ok()) return row.status();
+        producers_.Load(key->hash, *row);
         return absl::OkStatus();
       }
       // Not written yet.
-      case storage::MetaType::kProducer:
       case storage::MetaType::kExchange:
       case storage::MetaType::kBinding: return absl::OkStatus();
     }
@@ -99,6 +115,7 @@ absl::Status Shard::LoadRows(storage::Store& store) {
   for (const auto& [key, row] : lanes) {
     Queue* queue = FindQueue(key.qid);
     if (!queue) return Orphan("a lane", key.qid);
+    if (key.lane >= kLanes) return UnknownLane(key.qid);
     LaneState& lane = LaneOf(*queue, key.lane);
     lane.settled.RestoreHead(row.head);
     lane.next_seq = row.next_seq;
@@ -108,6 +125,7 @@ absl::Status Shard::LoadRows(storage::Store& store) {
   for (const auto& [key, row] : acks) {
     Queue* queue = FindQueue(key.qid);
     if (!queue) return Orphan("settled messages", key.qid);
+    if (key.lane >= kLanes) return UnknownLane(key.qid);
     LaneOf(*queue, key.lane).settled.RestoreRow(key.number, row);
   }
   return absl::OkStatus();
@@ -127,44 +145,87 @@ void Shard::RestoreLane(LaneState& lane) {
 
 void Shard::StartOpenMessages(bool clean_stop, Now now) {
   for (auto& [name, queue] : queues_) {
-    for (auto& lane : queue->lanes) {
+    for (auto& lane : queue->ImmediateLanes()) {
       if (!lane) continue;
-      for (auto& [seq, message] : lane->open) {
-        const int64_t lease_until_ms = message.lease_until_ns;
-        message.lease_until_ns = 0;
-        ++queue->open_messages;
-        ++open_messages_;
-        const MessagePosition at = lane->At(seq);
-        if (lease_until_ms > now.engine_ms) {
-          message.state = OpenState::kLeased;
-          message.lease_saved = true;
-          message.lease_until_ns =
-              now.mono_ns + (lease_until_ms - now.engine_ms) * 1'000'000;
-          ++lane->leased;
-          mono_timers_.Add(
-              {message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
-          continue;
-        }
-        // A lease that ran out while the server was down has expired: that is a failed attempt.
-        // Its row need not be rewritten first: the outcome is the same after another crash.
-        if (lease_until_ms > 0) ++message.attempt;
-        // After a clean stop the state of what that boot granted is exact. An older grant may have
-        // been followed by a crash.
-        message.maybe_redelivered = message.maybe_redelivered || !clean_stop ||
-                                    message.boot + 1 != boot_row_.boot;
-        if (message.not_before_ms > now.engine_ms) {
-          message.state = OpenState::kWaiting;
-          ++lane->waiting;
-          engine_timers_.Add(
-              {message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
-        } else {
-          message.state = OpenState::kReturned;
-          lane->returned.insert(seq);
-        }
-      }
+      // Those that may have run out of attempts leave the map; its order must not decide.
+      std::vector<Seq> seqs;
+      for (const auto& [seq, message] : lane->open) seqs.push_back(seq);
+      std::sort(seqs.begin(), seqs.end());
+      for (const Seq seq : seqs) StartOpenMessage(*queue, *lane, seq, clean_stop, now);
     }
+  }
+}
+
+void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_stop, Now now) {
+  OpenMessage& message = lane.open.at(seq);
+  const MessagePosition at = lane.At(seq);
+  // Times of a clock that has been set back would hold messages for as long again.
+  const int64_t set_back_ms = std::max<int64_t>(0, boot_row_.engine_ms - now.engine_ms);
+  int64_t lease_until_ms = message.lease_until_ns;
+  if (lease_until_ms > 0) lease_until_ms -= set_back_ms;
+  if (message.not_before_ms > 0) message.not_before_ms -= set_back_ms;
+  message.lease_until_ns = 0;
+  ++queue.open_messages;
+  ++open_messages_;
+  if (message.group_hash != 0) {
+    if (!queue.groups) queue.groups = std::make_unique<GroupTable>();
+    queue.groups->Open(message.group_hash, at.lane, seq);
+  }
+  if (message.death != DeathReason::kUnspecified) {
+    message.state = OpenState::kDying;
+    ++lane.dying;
+    queue.dying.push_back({at.lane, seq});
+    return WakeDying(queue);
+  }
+  if (lease_until_ms > now.engine_ms) {
+    message.state = OpenState::kLeased;
+    message.lease_saved = true;
+    message.lease_until_ns = now.mono_ns + (lease_until_ms - now.engine_ms) * 1'000'000;
+    ++lane.leased;
+    mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+    return;
+  }
+  // After a clean stop the state of what that boot granted is exact. An older grant may have been
+  // followed by a crash.
+  message.maybe_redelivered = message.maybe_redelivered || !clean_stop ||
+                              message.boot + 1 != boot_row_.boot;
+  if (message.not_before_ms > now.engine_ms) {
+    message.state = OpenState::kWaiting;
+    ++lane.waiting;
+    engine_timers_.Add({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+    return;
+  }
+  message.not_before_ms = 0;
+  message.state = OpenState::kReturned;
+  lane.returned.insert(seq);
+  if (lease_until_ms == 0) return;
+  // A lease that ran out while the server was down has expired: that is a failed attempt. Its row
+  // need not be rewritten first: the outcome is the same after another crash.
+  const int32_t max_attempts = queue.row.config.retry.max_attempts;
+  const bool exhausted = max_attempts > 0 && message.attempt >= max_attempts;
+  ++message.attempt;
+  if (exhausted) Die(queue, lane, seq, message, DeathReason::kAttempts, now);
+}
+
+// What each queue waits for, from the start on. Temporary queues have gone with their streams.
+void Shard::StartQueues(Now now) {
+  std::vector<QueueId> temporary;
+  for (auto& [name, queue] : queues_) {
+    if (queue->row.temporary) {
+      temporary.push_back(queue->qid);
+      continue;
+    }
+    queue->last_used_ms = now.engine_ms;
+    queue->rate.Configure(queue->row.config.delivery_rate);
+    ScheduleIdleExpiry(*queue, now);
+    ScheduleDue(*queue);
     Wake(*queue);
   }
+  for (const QueueId qid : temporary) {
+    Queue& queue = *FindQueue(qid);
+    RemoveQueue(queue, QueueDeleted(queue.row.config.name));
+  }
+  StartExpiry(now);
 }
 
 }  // namespace sluice::broker

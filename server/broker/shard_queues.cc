@@ -14,10 +14,8 @@ namespace {
 using storage::Family;
 using storage::MetaType;
 
-absl::Status QueueNotFound(const std::string& name) {
-  return MakeError(ErrorReason::kQueueNotFound,
-                   absl::StrCat("queue '", name, "' does not exist"));
-}
+// Reads under way for statistics.
+constexpr size_t kPeeksMax = 8;
 
 absl::Status RevisionMismatch(const std::string& name) {
   return MakeError(ErrorReason::kEtagMismatch,
@@ -25,21 +23,168 @@ absl::Status RevisionMismatch(const std::string& name) {
 }
 
 void ApplyChange(const QueueConfigChange& change, QueueConfig& config) {
+  const auto set = [](const auto& from, auto& to) {
+    if (from) to = *from;
+  };
   config.name = change.name;
-  if (change.lease_ms) config.lease_ms = *change.lease_ms;
-  if (change.min_backoff_ms) config.retry.min_backoff_ms = *change.min_backoff_ms;
-  if (change.max_backoff_ms) config.retry.max_backoff_ms = *change.max_backoff_ms;
-  if (change.labels) config.labels = *change.labels;
+  set(change.lease_ms, config.lease_ms);
+  set(change.max_attempts, config.retry.max_attempts);
+  set(change.min_backoff_ms, config.retry.min_backoff_ms);
+  set(change.max_backoff_ms, config.retry.max_backoff_ms);
+  set(change.discard_when_exhausted, config.retry.discard_when_exhausted);
+  set(change.dead_letter_queue, config.dead_letter_queue);
+  set(change.ttl_ms, config.ttl_ms);
+  set(change.max_length, config.max_length);
+  set(change.max_bytes, config.max_bytes);
+  set(change.overflow, config.overflow);
+  set(change.dedup_window_ms, config.dedup_window_ms);
+  set(change.delivery_rate, config.delivery_rate);
+  set(change.single_active_consumer, config.single_active_consumer);
+  set(change.labels, config.labels);
+  set(change.priority_aging_ms, config.priority_aging_ms);
+  set(change.idle_expiry_ms, config.idle_expiry_ms);
 }
 
-absl::Status CheckConfig(const QueueConfig& config) {
-  if (config.retry.min_backoff_ms > config.retry.max_backoff_ms) {
+}  // namespace
+
+// ---- config
+
+// What one config cannot say of itself: whether it fits the others.
+absl::Status Shard::CheckConfig(const QueueConfig& config) {
+  const RetryPolicy& retry = config.retry;
+  if (retry.min_backoff_ms > retry.max_backoff_ms) {
     return MakeFieldError("config.retry.min_backoff", "must not be more than max_backoff");
+  }
+  if (retry.max_attempts > 0 && config.dead_letter_queue.empty() &&
+      !retry.discard_when_exhausted) {
+    return MakeFieldError("config.retry.max_attempts",
+                          "needs a dead_letter_queue, or discard_when_exhausted");
+  }
+  // Following dead letters must come to an end, or messages would go round for ever.
+  std::string path = config.name;
+  for (std::string next = config.dead_letter_queue; !next.empty();) {
+    absl::StrAppend(&path, " -> ", next);
+    if (next == config.name) {
+      return MakeFieldError("config.dead_letter_queue", absl::StrCat("makes a circle: ", path));
+    }
+    const Queue* queue = FindQueue(next);
+    if (!queue) {
+      return MakeError(ErrorReason::kQueueNotFound,
+                       absl::StrCat("dead_letter_queue '", next, "' does not exist"));
+    }
+    if (queue->row.temporary) {
+      return MakeFieldError("config.dead_letter_queue", "must not be a temporary queue");
+    }
+    next = queue->row.config.dead_letter_queue;
   }
   return absl::OkStatus();
 }
 
-}  // namespace
+absl::StatusOr<QueueConfig> Shard::PlanQueue(const QueueConfigChange& change) {
+  QueueConfig config;
+  ApplyChange(change, config);
+  if (absl::Status status = CheckConfig(config); !status.ok()) return status;
+  if (queues_.size() >= kQueuesMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("this server holds ", kQueuesMax, " queues, which is its limit"));
+  }
+  return config;
+}
+
+void Shard::StoreQueueRow(Queue& queue) {
+  batch_.Put(Family::kMeta, storage::QueueKey(options_.shard, queue.qid),
+             storage::EncodeQueue(queue.row));
+}
+
+Queue& Shard::MakeQueue(QueueConfig config, bool temporary, Now now) {
+  auto made = std::make_unique<Queue>();
+  Queue& queue = *made;
+  queue.qid = boot_row_.next_qid++;
+  queue.row.config = std::move(config);
+  queue.row.temporary = temporary;
+  queue.row.create_ms = queue.row.update_ms = now.engine_ms;
+  queue.last_used_ms = now.engine_ms;
+  by_qid_[queue.qid] = &queue;
+  queues_[queue.row.config.name] = std::move(made);
+  StoreQueueRow(queue);
+  ConfigChanged(queue, now);
+  return queue;
+}
+
+absl::StatusOr<Queue*> Shard::MakeTemporaryQueue(const TemporaryQueueSpec& spec, Now now) {
+  if (FindQueue(spec.config.name)) {
+    return MakeError(ErrorReason::kConfigConflict, "the name of the temporary queue is taken");
+  }
+  absl::StatusOr<QueueConfig> config = PlanQueue(spec.config);
+  if (!config.ok()) return config.status();
+  for (const Binding& binding : spec.bindings) {
+    if (absl::Status status = CheckExchangeExists(binding.exchange); !status.ok()) return status;
+  }
+  Queue& queue = MakeQueue(*std::move(config), /*temporary=*/true, now);
+  for (const Binding& binding : spec.bindings) {
+    if (absl::Status status = AddBinding(binding); !status.ok()) {
+      RemoveQueue(queue, status);
+      return status;
+    }
+  }
+  return &queue;
+}
+
+void Shard::ChangeQueue(Queue& queue, QueueConfig config, Now now) {
+  queue.row.config = std::move(config);
+  queue.row.update_ms = now.engine_ms;
+  ++queue.row.revision;
+  StoreQueueRow(queue);
+  ConfigChanged(queue, now);
+}
+
+// What the queue's runtime state takes from its config.
+void Shard::ConfigChanged(Queue& queue, Now now) {
+  queue.rate.Configure(queue.row.config.delivery_rate);
+  if (queue.rate_timer_ns != 0) {
+    mono_timers_.Cancel({queue.rate_timer_ns, TimerKind::kQueueRate, 0, queue.qid, 0});
+    queue.rate_timer_ns = 0;
+  }
+  ResetTakers(queue);
+  ScheduleIdleExpiry(queue, now);
+  // A new dead-letter queue, or larger limits.
+  WakeDying(queue);
+  RoomMade(queue);
+  Wake(queue);
+}
+
+std::string Shard::ReferrerOf(const Queue& queue) const {
+  for (const auto& [name, other] : queues_) {
+    if (other->row.config.dead_letter_queue == queue.row.config.name) return name;
+  }
+  return {};
+}
+
+// ---- queues that go when nobody uses them
+
+void Shard::ScheduleIdleExpiry(Queue& queue, Now now) {
+  if (queue.idle_timer_ms != 0) {
+    engine_timers_.Cancel({queue.idle_timer_ms, TimerKind::kQueueIdle, 0, queue.qid, 0});
+    queue.idle_timer_ms = 0;
+  }
+  const int64_t idle_ms = queue.row.config.idle_expiry_ms;
+  if (idle_ms == 0) return;
+  const int64_t used_ms = queue.IsConsumed() ? now.engine_ms : queue.last_used_ms;
+  queue.idle_timer_ms = std::max(used_ms + idle_ms, now.engine_ms + 1);
+  engine_timers_.Add({queue.idle_timer_ms, TimerKind::kQueueIdle, 0, queue.qid, 0});
+}
+
+void Shard::QueueIsIdle(Queue& queue, Now now) {
+  queue.idle_timer_ms = 0;
+  const int64_t idle_ms = queue.row.config.idle_expiry_ms;
+  if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms ||
+      !ReferrerOf(queue).empty()) {
+    return ScheduleIdleExpiry(queue, now);
+  }
+  RemoveQueue(queue, QueueDeleted(queue.row.config.name));
+}
+
+// ---- commands
 
 std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   if (lane.Ready() == 0) return std::nullopt;
@@ -49,43 +194,79 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   }
   if (!lane.window.empty()) return lane.window.front().info.publish_ms;
   if (lane.peeked_publish_ms) return lane.peeked_publish_ms;
-  if (!lane.reading && lane.HasMoreOnDisk()) {
-    PageRequest request;
-    request.peek = true;
+  // Statistics must not get in the way of what consumers wait for.
+  if (!lane.reading && lane.HasMoreOnDisk() && peeks_ < kPeeksMax) {
+    ReadRequest request;
     request.range = {queue.qid, lane.position.lane, lane.settled.NextUnsettled(lane.fetch_cursor),
                      lane.visible_end, 1, 1};
-    StartRead(lane, std::move(request));
+    lane.reading = true;
+    ++peeks_;
+    StartRead(std::move(request),
+              [this, qid = queue.qid, lane_id = lane.position.lane](ReadResult& result, Now) {
+                --peeks_;
+                Queue* queue = FindQueue(qid);
+                if (!queue) return absl::OkStatus();
+                LaneState& lane = *queue->lanes[lane_id];
+                lane.reading = false;
+                if (!result.messages.empty()) {
+                  lane.peeked_publish_ms = result.messages.front().info.publish_ms;
+                }
+                Wake(*queue);
+                return absl::OkStatus();
+              });
   }
   return std::nullopt;
+}
+
+WaitReason Shard::WhyReadyWaits(Queue& queue, Now now) const {
+  if (queue.row.paused) return WaitReason::kPaused;
+  if (!queue.IsConsumed()) return WaitReason::kNoConsumer;
+  if (!queue.rate.HasToken(now.mono_ns)) return WaitReason::kRateLimited;
+  if (queue.takers.empty()) return WaitReason::kNoCredit;
+  return WaitReason::kBehindOthers;
 }
 
 QueueInfo Shard::Describe(Queue& queue, Now now) {
   QueueInfo info;
   info.config = queue.row.config;
+  info.paused = queue.row.paused;
   info.create_ms = queue.row.create_ms;
   info.update_ms = queue.row.update_ms;
   info.revision = queue.row.revision;
+  info.qid = queue.qid;
   info.counters = queue.counters;
-  info.stats.consumers = static_cast<int32_t>(queue.consumers + queue.receivers);
-  for (auto& lane : queue.lanes) {
+  QueueStats& stats = info.stats;
+  stats.consumers = static_cast<int32_t>(queue.Consumers());
+  size_t waiting = 0;
+  for (Lane id = 0; id < kImmediateLanes; ++id) {
+    LaneState* lane = queue.lanes[id].get();
     if (!lane) continue;
-    info.stats.ready += static_cast<int64_t>(lane->Ready());
-    info.stats.leased += static_cast<int64_t>(lane->leased);
-    info.stats.delayed += static_cast<int64_t>(lane->waiting);
-    info.stats.bytes += static_cast<int64_t>(lane->unsettled_bytes);
+    const uint64_t blocked = queue.Blocked(id);
+    stats.ready += static_cast<int64_t>(lane->Ready() - blocked);
+    stats.leased += static_cast<int64_t>(lane->leased);
+    stats.delayed += static_cast<int64_t>(lane->waiting);
+    stats.blocked += static_cast<int64_t>(blocked + lane->dying);
+    waiting += lane->waiting;
     if (const auto oldest_ms = OldestReadyMs(queue, *lane)) {
-      info.stats.oldest_ready_age_ms =
-          std::max(info.stats.oldest_ready_age_ms, now.engine_ms - *oldest_ms);
+      stats.oldest_ready_age_ms = std::max(stats.oldest_ready_age_ms, now.engine_ms - *oldest_ms);
     }
   }
+  stats.bytes = static_cast<int64_t>(queue.Bytes());
+  const LaneState* delayed = queue.lanes[kDelayedLane].get();
+  if (delayed) stats.delayed += static_cast<int64_t>(delayed->Unsettled());
+
+  if (stats.ready > 0) info.waiting.push_back(WhyReadyWaits(queue, now));
+  if (delayed && delayed->Unsettled() > 0) info.waiting.push_back(WaitReason::kNotDue);
+  if (waiting > 0) info.waiting.push_back(WaitReason::kRetryBackoff);
+  if (stats.leased > 0) info.waiting.push_back(WaitReason::kLeased);
+  if (queue.groups && stats.blocked > 0) info.waiting.push_back(WaitReason::kGroupBlocked);
+  if (queue.dead_letters_wait) info.waiting.push_back(WaitReason::kDeadLetterQueueFull);
   return info;
 }
 
 void Shard::Do(CreateQueueCommand& command, Now now) {
   absl::Status refused = RefuseWhenDraining();
   if (!refused.ok()) return command.done(refused);
-  QueueConfig wanted;
-  ApplyChange(command.config, wanted);
   CreateQueueOutcome outcome;
   if (Queue* existing = FindQueue(command.config.name)) {
     // Only what the client set is compared.
@@ -98,30 +279,18 @@ void Shard::Do(CreateQueueCommand& command, Now now) {
     }
     outcome.queue = Describe(*existing, now);
   } else {
-    if (absl::Status status = CheckConfig(wanted); !status.ok()) return command.done(status);
-    if (queues_.size() >= kQueuesMax) {
-      return command.done(absl::ResourceExhaustedError(
-          absl::StrCat("this server holds ", kQueuesMax, " queues, which is its limit")));
-    }
-    auto made = std::make_unique<Queue>();
-    made->qid = boot_row_.next_qid++;
-    made->row.config = std::move(wanted);
-    made->row.create_ms = made->row.update_ms = now.engine_ms;
-    batch_.Put(Family::kMeta, storage::QueueKey(options_.shard, made->qid),
-               storage::EncodeQueue(made->row));
-    Queue& queue = *made;
-    by_qid_[queue.qid] = &queue;
-    queues_[command.config.name] = std::move(made);
-    outcome.queue = Describe(queue, now);
+    absl::StatusOr<QueueConfig> config = PlanQueue(command.config);
+    if (!config.ok()) return command.done(config.status());
+    outcome.queue = Describe(MakeQueue(*std::move(config), /*temporary=*/false, now), now);
     outcome.created = true;
   }
   AnswerWhenDurable(std::move(command.done), std::move(outcome));
 }
 
 void Shard::Do(GetQueueCommand& command, Now now) {
-  Queue* queue = FindQueue(command.queue);
-  if (!queue) return command.done(QueueNotFound(command.queue));
-  AnswerWhenDurable(std::move(command.done), Describe(*queue, now));
+  const auto queue = GetQueue(command.queue);
+  if (!queue.ok()) return command.done(queue.status());
+  AnswerWhenDurable(std::move(command.done), Describe(**queue, now));
 }
 
 void Shard::Do(ListQueuesCommand& command, Now now) {
@@ -148,16 +317,26 @@ void Shard::Do(UpdateQueueCommand& command, Now now) {
   QueueConfig config = command.replace ? QueueConfig{} : queue->row.config;
   ApplyChange(command.config, config);
   if (absl::Status status = CheckConfig(config); !status.ok()) return command.done(status);
-  if (config != queue->row.config) {
-    queue->row.config = std::move(config);
+  if (config != queue->row.config) ChangeQueue(*queue, std::move(config), now);
+  AnswerWhenDurable(std::move(command.done), Describe(*queue, now));
+}
+
+void Shard::Do(PauseQueueCommand& command, Now now) {
+  absl::Status refused = RefuseWhenDraining();
+  Queue* queue = FindQueue(command.queue);
+  if (refused.ok() && !queue) refused = QueueNotFound(command.queue);
+  if (!refused.ok()) return command.done(refused);
+  if (queue->row.paused != command.paused) {
+    queue->row.paused = command.paused;
     queue->row.update_ms = now.engine_ms;
     ++queue->row.revision;
-    batch_.Put(Family::kMeta, storage::QueueKey(options_.shard, queue->qid),
-               storage::EncodeQueue(queue->row));
+    StoreQueueRow(*queue);
+    Wake(*queue);
   }
   AnswerWhenDurable(std::move(command.done), Describe(*queue, now));
 }
 
+// They take nothing from now on, and are told when it is true for good.
 void Shard::EndConsumersOf(Queue& queue, const absl::Status& status) {
   std::vector<SubscriptionId> ids;
   for (const auto& [id, consumer] : consumers_) {
@@ -165,18 +344,66 @@ void Shard::EndConsumersOf(Queue& queue, const absl::Status& status) {
   }
   for (const SubscriptionId id : ids) {
     Consumer& consumer = *consumers_.at(id);
-    if (!consumer.IsReceive()) {
-      EndSubscription(consumer, status);
-      consumer.queue = nullptr;
-      consumer.leases.clear();
-      consumer.held.clear();
-      consumer.unwritten_auto_acks.clear();
+    const bool ended = consumer.ended;
+    if (!ended) LeaveQueue(consumer);
+    consumer.queue = nullptr;
+    consumer.owns_queue = false;
+    consumer.ended = true;
+    if (consumer.IsReceive()) {
+      ReplyWhenDurable([done = std::move(consumer.receive_done),
+                        status](const absl::Status& durable) mutable {
+        done(durable.ok() ? status : durable);
+      });
+      RemoveConsumer(consumer);
       continue;
     }
-    ReceiveCommand::Done done = std::move(consumer.receive_done);
-    RemoveConsumer(consumer);
-    done(status);
+    consumer.leases.clear();
+    consumer.held.clear();
+    consumer.outbox.clear();
+    consumer.unwritten_auto_acks.clear();
+    if (ended) continue;
+    ReplyWhenDurable([this, id, status](const absl::Status& durable) {
+      if (Consumer* consumer = FindConsumer(id)) {
+        consumer->sink->OnEnd(durable.ok() ? status : durable);
+      }
+    });
   }
+}
+
+void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
+  for (auto& lane : queue.lanes) {
+    if (!lane) continue;
+    for (auto& [seq, message] : lane->open) {
+      const MessagePosition at = lane->At(seq);
+      mono_timers_.Cancel({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
+      engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+      window_bytes_ -= message.payload.size();
+    }
+    ForgetOpen(queue, lane->open.size());
+    window_bytes_ -= lane->window_bytes;
+  }
+  if (queue.groups) window_bytes_ -= queue.groups->DropPayloads();
+  if (queue.due_timer_ms != 0) {
+    engine_timers_.Cancel({queue.due_timer_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
+  }
+  if (queue.idle_timer_ms != 0) {
+    engine_timers_.Cancel({queue.idle_timer_ms, TimerKind::kQueueIdle, 0, queue.qid, 0});
+  }
+  if (queue.rate_timer_ns != 0) {
+    mono_timers_.Cancel({queue.rate_timer_ns, TimerKind::kQueueRate, 0, queue.qid, 0});
+  }
+  EndConsumersOf(queue, why);
+  RemoveBindingsOf(queue);
+  batch_.Delete(Family::kMeta, storage::QueueKey(options_.shard, queue.qid));
+  for (const MetaType type : {MetaType::kAcks, MetaType::kLane, MetaType::kHistory}) {
+    const storage::KeyRange range = storage::MetaRangeOfQueue(options_.shard, type, queue.qid);
+    batch_.DeleteMetaRange(range.begin, range.end);
+  }
+  const std::vector<std::string> lines = std::move(queue.waiting_lines);
+  by_qid_.erase(queue.qid);
+  queues_.erase(std::string(queue.row.config.name));
+  // Those who waited for room in it find that it is gone.
+  orphaned_lines_.insert(orphaned_lines_.end(), lines.begin(), lines.end());
 }
 
 void Shard::Do(DeleteQueueCommand& command, Now now) {
@@ -194,28 +421,15 @@ void Shard::Do(DeleteQueueCommand& command, Now now) {
     refused = MakeError(ErrorReason::kInUse,
                         absl::StrCat("queue '", command.queue, "' has consumers"));
   }
-  if (!refused.ok()) return command.done(refused);
-
-  for (auto& lane : queue->lanes) {
-    if (!lane) continue;
-    for (auto& [seq, message] : lane->open) {
-      const MessagePosition at = lane->At(seq);
-      mono_timers_.Cancel({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
-      engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
-      window_bytes_ -= message.payload.size();
+  if (refused.ok()) {
+    if (const std::string referrer = ReferrerOf(*queue); !referrer.empty()) {
+      refused = MakeError(ErrorReason::kInUse, absl::StrCat("queue '", command.queue,
+                                                            "' is the dead-letter queue of '",
+                                                            referrer, "'"));
     }
-    ForgetOpen(*queue, lane->open.size());
-    window_bytes_ -= lane->window_bytes;
   }
-  EndConsumersOf(*queue, MakeError(ErrorReason::kQueueDeleted,
-                                   absl::StrCat("queue '", command.queue, "' was deleted")));
-  batch_.Delete(Family::kMeta, storage::QueueKey(options_.shard, queue->qid));
-  for (const MetaType type : {MetaType::kAcks, MetaType::kLane, MetaType::kHistory}) {
-    const storage::KeyRange range = storage::MetaRangeOfQueue(options_.shard, type, queue->qid);
-    batch_.DeleteMetaRange(range.begin, range.end);
-  }
-  by_qid_.erase(queue->qid);
-  queues_.erase(command.queue);
+  if (!refused.ok()) return command.done(refused);
+  RemoveQueue(*queue, QueueDeleted(command.queue));
   ReplyWhenDurable([done = std::move(command.done)](const absl::Status& status) mutable {
     done(status);
   });
@@ -235,13 +449,18 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
   std::sort(removed.begin(), removed.end());
   for (const Seq seq : removed) {
     OpenMessage& message = lane.open.at(seq);
-    Consumer* holder = FindConsumer(message.holder);
-    if (message.state == OpenState::kLeased && holder && !holder->ended && !holder->IsReceive()) {
-      const Receipt receipt{lane.At(seq), message.boot, message.delivery_count};
-      holder->sink->OnLeaseLost({receipt}, ErrorReason::kMessageRemoved);
+    if (message.state == OpenState::kLeased) {
+      TellLeaseLost(message.holder, {lane.At(seq), message.boot, message.delivery_count},
+                    ErrorReason::kMessageRemoved);
     }
     RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
-    SettleMessage(queue, lane, seq, &message);
+    Leave(queue, lane, seq, message.size_bytes, message.group_hash);
+  }
+  const Lane id = lane.position.lane;
+  if (queue.groups && id != kDelayedLane) window_bytes_ -= queue.groups->ClearLane(id);
+  if (id == kDelayedLane && queue.due) {
+    queue.due->Clear();
+    ScheduleDue(queue);
   }
   Seq from = lane.settled.head();
   for (const Seq seq : kept) {
@@ -257,6 +476,7 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
   lane.unsettled_bytes = 0;
   for (const Seq seq : kept) lane.unsettled_bytes += lane.open.at(seq).size_bytes;
   MarkDirty(queue, lane);
+  RoomMade(queue);
 }
 
 void Shard::Do(PurgeQueueCommand& command, Now now) {

@@ -65,22 +65,19 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
   // whenever the lane is empty.
   message.size_bytes =
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
-  const auto place =
-      std::lower_bound(lane.window.begin(), lane.window.end(), seq,
-                       [](const storage::StoredMessage& ready, Seq wanted) {
-                         return ready.seq < wanted;
-                       });
-  if (place != lane.window.end() && place->seq == seq) {
-    message.size_bytes = place->payload.size();
-    message.publish_ms = place->info.publish_ms;
-    message.group_hash = place->info.group_hash;
-    message.expire_ms = place->info.expire_ms;
+  if (const storage::StoredMessage* ready = lane.Find(seq)) {
+    message.size_bytes = ready->payload.size();
+    message.publish_ms = ready->info.publish_ms;
+    message.expire_ms = ready->info.expire_ms;
+    message.origin = ready->info.origin;
   }
+  uint64_t bytes = 0;
+  if (queue.groups && queue.groups->Remove(lane.position.lane, seq, &bytes)) window_bytes_ -= bytes;
   lane.holes_bound = std::max(lane.holes_bound, seq + 1);
   lane.returned.insert(seq);
   ++queue.open_messages;
   ++open_messages_;
-  return lane.open[seq] = message;
+  return lane.open[seq] = std::move(message);
 }
 
 void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message) {
@@ -97,10 +94,11 @@ void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message)
     case OpenState::kReturned:
       lane.returned.erase(seq);
       window_bytes_ -= message.payload.size();
+      lane.returned_bytes -= message.payload.size();
       message.payload = Payload();
       return;
-    case OpenState::kReturning:
-      return;
+    case OpenState::kDying: --lane.dying; return;
+    case OpenState::kReturning: return;
   }
 }
 
@@ -115,37 +113,31 @@ void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& messag
     WakeConsumer(*consumer);
   }
   message.holder = 0;
+  Activate(queue);
 }
 
-// The limits on open messages may have been what held this queue, or others, up.
-void Shard::ForgetOpen(Queue& queue, size_t count) {
-  if (queue.open_messages >= options_.open_messages_per_queue_max) Wake(queue);
-  queue.open_messages -= count;
-  open_messages_ -= count;
-  if (open_messages_ >= options_.open_messages_max) return;
-  for (const QueueId qid : std::exchange(waiting_for_open_messages_, {})) {
-    Queue* waiting = FindQueue(qid);
-    if (!waiting) continue;
-    waiting->waits_for_open_messages = false;
-    Wake(*waiting);
-  }
-}
-
-void Shard::SettleMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage* message) {
-  uint32_t size_bytes = 0;
-  if (message) {
-    size_bytes = message->size_bytes;
-    Unhook(queue, lane, seq, *message);
-    ForgetOpen(queue, 1);
-  }
-  lane.Settle(seq, size_bytes, batch_);
-  MarkDirty(queue, lane);
+// When the end of the lease is durable, if the stream is still there.
+void Shard::TellLeaseLost(SubscriptionId holder, const Receipt& receipt, ErrorReason reason) {
+  const Consumer* consumer = FindConsumer(holder);
+  if (!consumer || consumer->ended || consumer->IsReceive()) return;
+  ReplyWhenDurable([this, holder, receipt, reason](const absl::Status& status) {
+    const Consumer* consumer = FindConsumer(holder);
+    if (status.ok() && consumer && !consumer->ended) consumer->sink->OnLeaseLost({receipt}, reason);
+  });
 }
 
 void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, bool failed,
                           int64_t delay_ms, Now now) {
+  if (failed) {
+    const int32_t max_attempts = queue.row.config.retry.max_attempts;
+    const bool exhausted = max_attempts > 0 && message.attempt >= max_attempts;
+    ++message.attempt;
+    if (exhausted) return Die(queue, lane, seq, message, DeathReason::kAttempts, now);
+  }
+  if (IsExpired(message.expire_ms, now)) {
+    return Die(queue, lane, seq, message, DeathReason::kExpired, now);
+  }
   Unhook(queue, lane, seq, message);
-  if (failed) ++message.attempt;
   message.maybe_redelivered = false;  // its next hand-out is known to be a further one
   const MessagePosition at = lane.At(seq);
   if (delay_ms > 0) {
@@ -168,17 +160,27 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
   if (found->settled) return absl::OkStatus();
   LaneState& lane = *found->lane;
   const Seq seq = item.receipt.position.seq;
+  if (!found->message && item.action != SettleAction::kAck &&
+      item.action != SettleAction::kDiscard && item.action != SettleAction::kDeadLetter) {
+    // The end of an earlier boot has made it ready again, which is what the others ask for.
+    return absl::OkStatus();
+  }
   OpenMessage& message = found->message ? *found->message
                                         : OpenFromEarlierBoot(queue, lane, item.receipt);
   const bool leased = message.state == OpenState::kLeased;
+  const bool dying = message.state == OpenState::kDying;
+  if (!item.reason.empty()) message.detail = std::make_unique<std::string>(item.reason);
   switch (item.action) {
     case SettleAction::kAck:
       ++queue.counters.acked;
-      SettleMessage(queue, lane, seq, &message);
+      Leave(queue, lane, seq, message.size_bytes, message.group_hash);
       return absl::OkStatus();
     case SettleAction::kDiscard:
       ++queue.counters.discarded;
-      SettleMessage(queue, lane, seq, &message);
+      Leave(queue, lane, seq, message.size_bytes, message.group_hash);
+      return absl::OkStatus();
+    case SettleAction::kDeadLetter:
+      if (!dying) Die(queue, lane, seq, message, DeathReason::kRejected, now);
       return absl::OkStatus();
     case SettleAction::kRetry:
       // Without a live lease the attempt has failed already, or the server's end cut it short.
@@ -188,10 +190,10 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
                     BackoffMs(queue.row.config.retry, message.attempt), now);
       return absl::OkStatus();
     case SettleAction::kDelay:
+      if (dying) return absl::OkStatus();
       if (leased) ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
       return absl::OkStatus();
-    case SettleAction::kDeadLetter: return MakeNotBuiltError("action DEAD_LETTER");
     case SettleAction::kRelease:
       if (leased) ReturnMessage(queue, lane, seq, message, /*failed=*/false, 0, now);
       return absl::OkStatus();
@@ -200,11 +202,9 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
 }
 
 void Shard::Do(SettleCommand& command, Now now) {
-  Queue* queue = FindQueue(command.queue);
-  if (!queue) {
-    return command.done(MakeError(ErrorReason::kQueueNotFound,
-                                  absl::StrCat("queue '", command.queue, "' does not exist")));
-  }
+  const auto queue_or = GetQueue(command.queue);
+  if (!queue_or.ok()) return command.done(queue_or.status());
+  Queue* queue = *queue_or;
   SettleOutcome outcome;
   for (size_t i = 0; i < command.items.size(); ++i) {
     absl::Status status = SettleOne(*queue, command.items[i], now);
@@ -219,11 +219,9 @@ void Shard::Do(SettleCommand& command, Now now) {
 }
 
 void Shard::Do(ExtendLeaseCommand& command, Now now) {
-  Queue* queue = FindQueue(command.queue);
-  if (!queue) {
-    return command.done(MakeError(ErrorReason::kQueueNotFound,
-                                  absl::StrCat("queue '", command.queue, "' does not exist")));
-  }
+  const auto queue_or = GetQueue(command.queue);
+  if (!queue_or.ok()) return command.done(queue_or.status());
+  Queue* queue = *queue_or;
   const int64_t lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
   ExtendOutcome outcome;
   outcome.lease_expires_at_ms = now.engine_ms + lease_ms;

@@ -11,7 +11,17 @@
 
 namespace sluice::broker {
 
-enum class TimerKind : uint8_t { kLease, kRetry, kIdle, kReceiveWait };
+enum class TimerKind : uint8_t {
+  kLease,
+  kRetry,
+  kIdle,
+  kReceiveWait,
+  kPublishWait,   // a parked publish gives up
+  kDue,           // delayed messages of a queue
+  kQueueRate,     // a token for a queue
+  kConsumerRate,  // a token for a consumer
+  kQueueIdle,     // a queue that goes when it is not used
+};
 
 struct Timer {
   int64_t due = 0;  // in the unit of the set it is in

@@ -27,7 +27,8 @@ inline constexpr Lane LaneOfPriority(int priority) {
 }
 inline constexpr int PriorityOfLane(Lane lane) { return kPriorityMax - lane; }
 // Lane of messages that wait for their time, of every priority; its order is that of publishing.
-inline constexpr Lane kDelayedLane = 16;
+inline constexpr Lane kDelayedLane = kImmediateLanes;
+inline constexpr int kLanes = kImmediateLanes + 1;
 
 struct MessagePosition {
   ShardId shard = 0;

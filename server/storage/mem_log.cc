@@ -56,14 +56,20 @@ absl::StatusOr<std::vector<StoredMessage>> MemStore::ReadMessages(const ReadRang
 }
 
 absl::StatusOr<std::vector<StoredMessage>> MemStore::ReadMessagesAt(
-    QueueId qid, Lane lane, const std::vector<Seq>& seqs) {
+    QueueId qid, Lane lane, const std::vector<Seq>& seqs, uint64_t bytes_max,
+    size_t* seqs_read) {
   std::vector<StoredMessage> messages;
+  uint64_t bytes = 0;
+  *seqs_read = 0;
   for (const Seq seq : seqs) {
+    if (*seqs_read > 0 && bytes >= bytes_max) break;
+    ++*seqs_read;
     const auto key = MessageKey({shard_, qid, lane, seq});
     const auto it = rows_.find({Family::kMessages, std::string(View(key))});
     if (it == rows_.end()) continue;
     auto message = ToStored(seq, it->second);
     if (!message.ok()) return message.status();
+    bytes += message->payload.size();
     messages.push_back(*std::move(message));
   }
   return messages;

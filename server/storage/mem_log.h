@@ -26,7 +26,9 @@ class MemStore : public Store {
                             row) override;
   absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) override;
   absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(QueueId qid, Lane lane,
-                                                            const std::vector<Seq>& seqs) override;
+                                                            const std::vector<Seq>& seqs,
+                                                            uint64_t bytes_max,
+                                                            size_t* seqs_read) override;
   absl::StatusOr<std::vector<IndexRow>> ScanIndex(std::string_view begin, std::string_view end,
                                                   uint32_t rows_max) override;
   absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(

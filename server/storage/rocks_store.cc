@@ -73,6 +73,9 @@ absl::Status InUse(const std::string& dir) {
                    ": stop it first, or give this one its own data directory"));
 }
 
+// Messages that one point read asks for.
+constexpr size_t kMessagesPerGet = 32;
+
 // The directory's name must survive a power loss as well as what is in it.
 absl::Status MakeDir(const std::string& dir) {
   std::error_code error;
@@ -315,23 +318,31 @@ absl::Status RocksStore::GetEach(rocksdb::ColumnFamilyHandle* family,
 }
 
 absl::StatusOr<std::vector<StoredMessage>> RocksStore::ReadMessagesAt(
-    QueueId qid, Lane lane, const std::vector<Seq>& seqs) {
-  std::vector<std::array<char, kMessageKeyBytes>> key_bytes;
-  key_bytes.reserve(seqs.size());
-  std::vector<std::string_view> keys;
-  for (const Seq seq : seqs) {
-    const auto& key = key_bytes.emplace_back(MessageKey({options_.shard, qid, lane, seq}));
-    keys.emplace_back(key.data(), key.size());
-  }
+    QueueId qid, Lane lane, const std::vector<Seq>& seqs, uint64_t bytes_max, size_t* seqs_read) {
   std::vector<StoredMessage> messages;
-  const absl::Status status =
-      GetEach(messages_, keys, [&](size_t i, std::string_view value) -> absl::Status {
-        auto message = ToStored(seqs[i], value);
-        if (!message.ok()) return message.status();
-        messages.push_back(*std::move(message));
-        return absl::OkStatus();
-      });
-  if (!status.ok()) return status;
+  uint64_t bytes = 0;
+  *seqs_read = 0;
+  while (*seqs_read < seqs.size() && (*seqs_read == 0 || bytes < bytes_max)) {
+    // One call for a few: large messages would otherwise come in together, whatever the limit.
+    const size_t begin = *seqs_read;
+    const size_t count = std::min(seqs.size() - begin, kMessagesPerGet);
+    std::array<std::array<char, kMessageKeyBytes>, kMessagesPerGet> key_bytes;
+    std::vector<std::string_view> keys;
+    for (size_t i = 0; i < count; ++i) {
+      key_bytes[i] = MessageKey({options_.shard, qid, lane, seqs[begin + i]});
+      keys.emplace_back(key_bytes[i].data(), key_bytes[i].size());
+    }
+    const absl::Status status =
+        GetEach(messages_, keys, [&](size_t i, std::string_view value) -> absl::Status {
+          auto message = ToStored(seqs[begin + i], value);
+          if (!message.ok()) return message.status();
+          bytes += message->payload.size();
+          messages.push_back(*std::move(message));
+          return absl::OkStatus();
+        });
+    if (!status.ok()) return status;
+    *seqs_read += count;
+  }
   return messages;
 }
 

@@ -74,9 +74,11 @@ class Store {
   // DATA_LOSS when a row is damaged. Rows may be missing where they are settled.
   virtual absl::StatusOr<std::vector<StoredMessage>> ReadMessages(const ReadRange& range) = 0;
 
-  // The messages with these seqs (rising); a missing one is left out.
+  // The messages with these seqs (rising); a missing one is left out. Stops after about `bytes_max`;
+  // `*seqs_read` is how many of the seqs were looked at, at least one.
   virtual absl::StatusOr<std::vector<StoredMessage>> ReadMessagesAt(
-      QueueId qid, Lane lane, const std::vector<Seq>& seqs) = 0;
+      QueueId qid, Lane lane, const std::vector<Seq>& seqs, uint64_t bytes_max,
+      size_t* seqs_read) = 0;
 
   // Rows of Family::kIndex with begin <= key < end in key order, at most `rows_max`. Rows of settled
   // messages may be among them.

@@ -82,7 +82,7 @@ void ShardHarness::Append(storage::Batch batch) {
   });
 }
 
-void ShardHarness::StartRead(broker::PageRequest request) { reads_.push_back(std::move(request)); }
+void ShardHarness::StartRead(broker::ReadRequest request) { reads_.push_back(std::move(request)); }
 
 void ShardHarness::Advance(int64_t ms) {
   now_.mono_ns += ms * 1'000'000;
@@ -105,14 +105,12 @@ void ShardHarness::CommitAll() {
 
 bool ShardHarness::ServeReads() {
   if (reads_.empty() || !page_error_.ok()) return false;
-  for (std::deque<broker::PageRequest> reads = std::exchange(reads_, {}); !reads.empty();
+  for (std::deque<broker::ReadRequest> reads = std::exchange(reads_, {}); !reads.empty();
        reads.pop_front()) {
-    const broker::PageRequest& request = reads.front();
-    auto messages = request.seqs.empty()
-                        ? store_.ReadMessages(request.range)
-                        : store_.ReadMessagesAt(request.range.qid, request.range.lane, request.seqs);
-    page_error_ = messages.status();
-    if (page_error_.ok()) page_error_ = shard_->OnPage(request, *std::move(messages), now_);
+    const broker::ReadRequest& request = reads.front();
+    auto result = broker::Read(store_, request);
+    page_error_ = result.status();
+    if (page_error_.ok()) page_error_ = shard_->OnRead(request.ticket, *std::move(result), now_);
     if (!page_error_.ok()) return true;
   }
   Turn();

@@ -95,7 +95,7 @@ class ShardHarness : public broker::ShardPort {
 
   size_t pending_batches() const { return log_.pending(); }
   size_t pending_reads() const { return reads_.size(); }
-  const std::deque<broker::PageRequest>& reads() const { return reads_; }
+  const std::deque<broker::ReadRequest>& reads() const { return reads_; }
   storage::MemStore& store() { return store_; }
   broker::Shard& shard() { return *shard_; }
   Boot boot() const { return shard_->boot_row().boot; }
@@ -146,14 +146,14 @@ class ShardHarness : public broker::ShardPort {
  private:
   // ---- ShardPort
   void Append(storage::Batch batch) override;
-  void StartRead(broker::PageRequest request) override;
+  void StartRead(broker::ReadRequest request) override;
   void StartBoot();
 
   const broker::ShardOptions options_;
   Now now_{1'000'000'000, 1'700'000'000'000};
   storage::MemStore store_;
   storage::MemLog log_{&store_};
-  std::deque<broker::PageRequest> reads_;
+  std::deque<broker::ReadRequest> reads_;
   absl::Status page_error_;
   std::unique_ptr<broker::Shard> shard_;
   uint64_t next_call_id_ = 1;

@@ -59,9 +59,10 @@ class MemDisk : public storage::CommitLog, public storage::Store {
     return rows_.ReadMessages(range);
   }
   absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessagesAt(
-      QueueId qid, Lane lane, const std::vector<Seq>& seqs) override {
+      QueueId qid, Lane lane, const std::vector<Seq>& seqs, uint64_t bytes_max,
+      size_t* seqs_read) override {
     absl::MutexLock lock(&mutex_);
-    return rows_.ReadMessagesAt(qid, lane, seqs);
+    return rows_.ReadMessagesAt(qid, lane, seqs, bytes_max, seqs_read);
   }
   absl::StatusOr<std::vector<storage::IndexRow>> ScanIndex(std::string_view begin,
                                                            std::string_view end,

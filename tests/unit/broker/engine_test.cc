@@ -35,9 +35,10 @@ class LockedStore : public storage::Store {
     return store_.ReadMessages(range);
   }
   absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessagesAt(
-      QueueId qid, Lane lane, const std::vector<Seq>& seqs) override {
+      QueueId qid, Lane lane, const std::vector<Seq>& seqs, uint64_t bytes_max,
+      size_t* seqs_read) override {
     absl::MutexLock lock(&mutex_);
-    return store_.ReadMessagesAt(qid, lane, seqs);
+    return store_.ReadMessagesAt(qid, lane, seqs, bytes_max, seqs_read);
   }
   absl::StatusOr<std::vector<storage::IndexRow>> ScanIndex(std::string_view begin,
                                                            std::string_view end,

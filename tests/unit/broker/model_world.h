@@ -14,7 +14,7 @@ namespace sluice::broker {
 class ModelWorld : public ShardPort {
  public:
   void Append(storage::Batch batch) override { batches.push_back(std::move(batch)); }
-  void StartRead(PageRequest request) override { reads.push_back(std::move(request)); }
+  void StartRead(ReadRequest request) override { reads.push_back(std::move(request)); }
 
   // The process is gone: what was not durable is lost.
   void Die() {
@@ -35,18 +35,16 @@ class ModelWorld : public ShardPort {
     return lsn;
   }
   absl::Status ServeRead(Now now) {
-    const PageRequest request = std::move(reads.front());
+    const ReadRequest request = std::move(reads.front());
     reads.pop_front();
-    auto messages = request.seqs.empty()
-                        ? store.ReadMessages(request.range)
-                        : store.ReadMessagesAt(request.range.qid, request.range.lane, request.seqs);
-    if (!messages.ok()) return messages.status();
-    return shard->OnPage(request, *std::move(messages), now);
+    auto result = Read(store, request);
+    if (!result.ok()) return result.status();
+    return shard->OnRead(request.ticket, *std::move(result), now);
   }
 
   storage::MemStore store;
   std::deque<storage::Batch> batches;
-  std::deque<PageRequest> reads;
+  std::deque<ReadRequest> reads;
   std::unique_ptr<Shard> shard;
 };
 

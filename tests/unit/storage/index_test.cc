@@ -147,7 +147,7 @@ TEST_F(IndexTest, ManyMessagesAreReadByTheirSeqs) {
   }
   PutLane(&batch, kQid, 1, 301);
   ASSERT_TRUE(Commit(std::move(batch)).ok());
-  const auto messages = store_->ReadMessagesAt(kQid, kLaneUsed, seqs);
+  const auto messages = ReadAt(kQid, kLaneUsed, seqs);
   ASSERT_TRUE(messages.ok());
   ASSERT_EQ(messages->size(), 200u);
   Seq last = 0;
@@ -156,7 +156,7 @@ TEST_F(IndexTest, ManyMessagesAreReadByTheirSeqs) {
     last = message.seq;
     EXPECT_EQ(message.payload.view(), "body " + std::to_string(message.seq));
   }
-  EXPECT_TRUE(store_->ReadMessagesAt(kQid, kLaneUsed, {})->empty());
+  EXPECT_TRUE(ReadAt(kQid, kLaneUsed, {})->empty());
 }
 
 TEST_F(IndexTest, CompactionsDropRowsOfSettledMessagesOnly) {

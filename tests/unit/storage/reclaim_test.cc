@@ -90,11 +90,11 @@ TEST_F(ReclaimTest, StragglersStayWhileTheirNeighboursGo) {
   const std::vector<Seq> stragglers = SettleAllButStragglers(kQid);
   ASSERT_TRUE(store_->ReclaimNow().ok());
   EXPECT_EQ(Stored(), stragglers);
-  EXPECT_EQ(store_->ReadMessagesAt(kQid, kLaneUsed, stragglers)->size(), stragglers.size());
+  EXPECT_EQ(ReadAt(kQid, kLaneUsed, stragglers)->size(), stragglers.size());
   Crash();
   ASSERT_TRUE(Open().ok());
   ASSERT_TRUE(store_->ReclaimNow().ok());
-  EXPECT_EQ(store_->ReadMessagesAt(kQid, kLaneUsed, stragglers)->size(), stragglers.size());
+  EXPECT_EQ(ReadAt(kQid, kLaneUsed, stragglers)->size(), stragglers.size());
   Close();
   ASSERT_TRUE(Open().ok());
   EXPECT_LT(store_->Stats().disk_bytes, kLittle);
@@ -112,7 +112,7 @@ TEST_F(ReclaimTest, ADeletedQueueGoesAndItsNeighboursStay) {
   EXPECT_EQ(Stored(1).size(), kMessages);
   EXPECT_EQ(Stored(3).size(), kMessages);
   // Its first and last may share a file with a neighbour.
-  EXPECT_TRUE(store_->ReadMessagesAt(2, kLaneUsed, {kMessages / 2})->empty());
+  EXPECT_TRUE(ReadAt(2, kLaneUsed, {kMessages / 2})->empty());
   EXPECT_LT(store_->Stats().disk_bytes, 5 * kMessages * kBodyBytes / 2);
 }
 
@@ -123,7 +123,7 @@ TEST_F(ReclaimTest, TheBackgroundThreadNeedsNoAsking) {
   Batch batch;
   PutLane(&batch, kQid, kMessages + 1, kMessages + 1);
   ASSERT_TRUE(Commit(std::move(batch)).ok());
-  while (!store_->ReadMessagesAt(kQid, kLaneUsed, {1})->empty()) {
+  while (!ReadAt(kQid, kLaneUsed, {1})->empty()) {
   }
 }
 

@@ -36,6 +36,15 @@ class RocksFixture : public ::testing::Test {
     std::filesystem::remove_all(root_);
   }
 
+  // All of them, whatever their size.
+  absl::StatusOr<std::vector<StoredMessage>> ReadAt(QueueId qid, Lane lane,
+                                                    const std::vector<Seq>& seqs) {
+    size_t seqs_read = 0;
+    auto messages = store_->ReadMessagesAt(qid, lane, seqs, UINT64_MAX, &seqs_read);
+    EXPECT_EQ(seqs_read, seqs.size());
+    return messages;
+  }
+
   absl::Status Open() {
     auto store = RocksStore::Open(options_);
     if (!store.ok()) return store.status();

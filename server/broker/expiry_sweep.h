@@ -1,0 +1,41 @@
+// How far the search for expired messages has come.
+#ifndef SLUICE_SERVER_BROKER_EXPIRY_SWEEP_H_
+#define SLUICE_SERVER_BROKER_EXPIRY_SWEEP_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <deque>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "server/model/ids.h"
+
+namespace sluice::broker {
+
+// One sweep for all queues of a shard, along the expiry index: state only, shard_expiry.cc has the
+// rules.
+struct ExpirySweep {
+  static constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+  struct Work {
+    QueueId qid = 0;
+    Lane lane = 0;
+    std::vector<Seq> seqs;
+  };
+
+  // Nothing expires before it that has not been dealt with (engine time); may be too early.
+  int64_t next_ms = kNever;
+  int64_t not_before_ms = 0;  // the next sweep waits for it
+  std::string from;           // first key of the index that has not been looked at
+  bool busy = false;          // reads are under way
+  bool exhausted = false;     // the last page was
+  std::deque<Work> work;      // found and not dealt with
+  std::string held_back;      // first key of what had to stay; empty: none
+
+  void Expect(int64_t expire_ms) { next_ms = std::min(next_ms, expire_ms); }
+  int64_t DueMs() const { return std::max(next_ms, not_before_ms); }
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_SERVER_BROKER_EXPIRY_SWEEP_H_

@@ -1,0 +1,48 @@
+// Idempotent producers: what was the last message that each has stored (API.md rule 3).
+#ifndef SLUICE_SERVER_BROKER_PRODUCERS_H_
+#define SLUICE_SERVER_BROKER_PRODUCERS_H_
+
+#include <cstdint>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "server/model/hash.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+
+// A producer is known by the hash of its target and id. At most one stream of it is current; a newer
+// one fences the older. Bounded by kProducersMax. Not thread-safe.
+class Producers {
+ public:
+  void Load(const Hash128& producer, const storage::ProducerRow& row) { known_[producer].row = row; }
+
+  // Makes `stream` the producer's current one and returns its last sequence. RESOURCE_EXHAUSTED when
+  // there are too many producers; `forgotten` gets those that have not published for kProducerKeptMs.
+  absl::StatusOr<int64_t> Open(const Hash128& producer, uint64_t stream, int64_t now_ms,
+                               std::vector<Hash128>* forgotten);
+
+  // How many leading messages of a batch were stored before; the rest may be stored. PRODUCER_FENCED,
+  // or SEQUENCE_REFUSED behind a sequence that was refused.
+  absl::StatusOr<int64_t> Check(uint64_t stream, int64_t first_sequence) const;
+  // A sequence of the stream was refused: nothing after it may be stored. 0: no stream.
+  void Break(uint64_t stream);
+  // The row to be written.
+  const storage::ProducerRow& Stored(uint64_t stream, int64_t last_sequence, int64_t now_ms);
+  const Hash128& ProducerOf(uint64_t stream) const { return streams_.at(stream); }
+
+  size_t size() const { return known_.size(); }
+
+ private:
+  struct Known {
+    storage::ProducerRow row;
+    uint64_t stream = 0;  // the current one; 0: none since the start
+    bool broken = false;
+  };
+  absl::flat_hash_map<Hash128, Known> known_;
+  absl::flat_hash_map<uint64_t, Hash128> streams_;  // only current ones
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_SERVER_BROKER_PRODUCERS_H_

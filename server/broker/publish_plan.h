@@ -1,0 +1,61 @@
+// What a publish would do, worked out before anything is changed, so that it is done whole or not.
+#ifndef SLUICE_SERVER_BROKER_PUBLISH_PLAN_H_
+#define SLUICE_SERVER_BROKER_PUBLISH_PLAN_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
+#include "server/broker/queue.h"
+#include "server/broker/recent_ids.h"
+
+namespace sluice::broker {
+
+struct PublishPlan {
+  // Where a message that bears a deduplication id was stored first.
+  struct First {
+    MessagePosition id;
+    size_t planned = kNotPlanned;  // or it is this message of the plan, which has no id yet
+    static constexpr size_t kNotPlanned = SIZE_MAX;
+  };
+  struct Message {
+    NewMessage* message = nullptr;
+    absl::InlinedVector<Queue*, 1> stored_in;
+    int32_t routed = 0;
+    std::optional<First> first;
+  };
+  struct Demand {
+    int64_t messages = 0;
+    int64_t bytes = 0;
+  };
+
+  std::vector<Message> messages;  // of all publishes, one after the other
+  absl::flat_hash_map<Queue*, Demand> demand;
+  absl::flat_hash_map<RecentIds::Key, First> planned_ids;
+  // Not empty: rows of the store that have to be known before the plan can be made.
+  std::vector<RecentIds::Key> unknown;
+  Queue* full = nullptr;  // a queue that has no room
+};
+
+// A publish that waits: for rows of the store, or for room in a queue.
+struct ParkedPublish {
+  uint64_t id = 0;
+  std::string line;  // those with the same line keep their order
+  std::variant<PublishCommand, TransactCommand> command;
+  int64_t bytes = 0;
+  // What the store said; nothing: no such row.
+  absl::flat_hash_map<RecentIds::Key, std::optional<storage::DedupRow>> looked_up;
+  Lsn looked_up_from = 0;  // what was durable when the first lookup was started; 0: none was
+  bool reading = false;
+  int64_t known_duplicates = 0;  // leading messages that the producer had sent before
+  int64_t give_up_ns = 0;  // of its wait for room; 0: it has not had to wait
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_SERVER_BROKER_PUBLISH_PLAN_H_

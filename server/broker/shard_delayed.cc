@@ -1,0 +1,118 @@
+// Delayed messages: from their lane to the immediate one when they are due.
+#include <algorithm>
+
+#include "server/base/check.h"
+#include "server/broker/shard.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+namespace {
+
+// One step of joining: bounds the batch it goes into.
+constexpr size_t kJoinMessagesMax = 2048;
+constexpr uint64_t kJoinBytesMax = 2 * kMiB;
+
+}  // namespace
+
+DueWindow& Queue::DueWindowOf() {
+  if (!due) due = std::make_unique<DueWindow>();
+  return *due;
+}
+
+// Sees to it that the next due message is waited for, or looked for.
+void Shard::ScheduleDue(Queue& queue) {
+  if (!queue.due) return;
+  DueWindow& window = *queue.due;
+  if (window.WantsPage()) StartDuePage(queue);
+  const int64_t due_ms = queue.joining ? 0 : window.FirstDueMs().value_or(0);
+  if (due_ms == queue.due_timer_ms) return;
+  if (queue.due_timer_ms != 0) {
+    engine_timers_.Cancel({queue.due_timer_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
+  }
+  queue.due_timer_ms = due_ms;
+  if (due_ms != 0) engine_timers_.Add({due_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
+}
+
+void Shard::StartDuePage(Queue& queue) {
+  const DueWindow::Key from = queue.due->StartPage(durable_lsn_);
+  const MessagePosition at{options_.shard, queue.qid, kDelayedLane, from.seq};
+  ReadRequest request;
+  request.index_begin = storage::DueKey(at, std::max<int64_t>(0, from.due_ms));
+  request.index_end = storage::DueKey({options_.shard, queue.qid, kDelayedLane + 1, 0}, 0);
+  request.rows_max = DueWindow::kPageRowsMax;
+  StartRead(std::move(request), [this, qid = queue.qid](ReadResult& result, Now now) {
+    Queue* queue = FindQueue(qid);
+    if (!queue) return absl::OkStatus();
+    std::vector<DueWindow::Key> keys;
+    for (const storage::IndexRow& row : result.rows) {
+      const auto key = storage::ParseIndexKey(row.key);
+      if (!key.ok()) return key.status();
+      keys.push_back({key->time_ms, key->position.seq});
+    }
+    queue->due->OnPage(keys, result.rows.size() < DueWindow::kPageRowsMax);
+    ScheduleDue(*queue);
+    return absl::OkStatus();
+  });
+}
+
+// Reads what is due; JoinDue follows.
+void Shard::StartJoining(Queue& queue, Now now) {
+  queue.due_timer_ms = 0;
+  LaneState& lane = *queue.lanes[kDelayedLane];
+  std::vector<DueWindow::Key> due;
+  std::vector<DueWindow::Key> early;
+  for (const DueWindow::Key& key : queue.due->PopDue(now.engine_ms, kJoinMessagesMax)) {
+    if (lane.settled.Contains(key.seq)) continue;
+    if (key.seq >= lane.visible_end) {
+      early.push_back(key);
+    } else {
+      due.push_back(key);
+    }
+  }
+  // Due before it is durable: looked at again when it is.
+  for (const DueWindow::Key& key : early) queue.due->PutBack(key);
+  if (due.empty()) {
+    if (early.empty()) ScheduleDue(queue);
+    return;
+  }
+  queue.joining = true;
+  std::sort(due.begin(), due.end(), [](const auto& a, const auto& b) { return a.seq < b.seq; });
+  std::vector<Seq> seqs;
+  for (const DueWindow::Key& key : due) seqs.push_back(key.seq);
+  ReadBodies(queue, kDelayedLane, std::move(seqs), kJoinBytesMax,
+             [this, due = std::move(due)](Queue* queue, Bodies bodies, Now now) {
+               if (!queue) return;
+               queue->joining = false;
+               for (size_t i = due.size() - bodies.unread; i < due.size(); ++i) {
+                 queue->due->PutBack(due[i]);
+               }
+               for (auto& message : bodies.messages) JoinDue(*queue, std::move(message), now);
+               ScheduleDue(*queue);
+             });
+}
+
+void Shard::JoinDue(Queue& queue, storage::StoredMessage message, Now now) {
+  LaneState& from = *queue.lanes[kDelayedLane];
+  if (IsExpired(message.info.expire_ms, now)) {
+    if (!DieWithBody(queue, from, message, DeathReason::kExpired, "", now)) {
+      // Its dead-letter queue is full. It joins, and is held there.
+      JoinLane(queue, from, std::move(message));
+    }
+    return;
+  }
+  JoinLane(queue, from, std::move(message));
+}
+
+void Shard::JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message) {
+  const Seq seq = message.seq;
+  MessageInfo info = message.info;
+  info.due_ms = 0;
+  info.priority = kPriorityDefault;
+  if (!info.origin) info.origin = std::make_shared<const Origin>(Origin{from.At(seq), {}});
+  const uint32_t bytes = message.payload.size();
+  AddMessage(queue, LaneOf(queue, LaneOfPriority(message.info.priority)),
+             std::move(message.payload), std::move(info));
+  Leave(queue, from, seq, bytes, 0);
+}
+
+}  // namespace sluice::broker

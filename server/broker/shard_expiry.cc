@@ -1,0 +1,143 @@
+// Messages whose time is over: they leave whether or not anybody consumes.
+#include <algorithm>
+#include <map>
+
+#include "server/broker/shard.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+namespace {
+
+// One step of the sweep; bounds the batch that it goes into.
+constexpr uint32_t kSweepRowsMax = 1024;
+constexpr uint64_t kSweepBytesMax = 2 * kMiB;
+// Expired messages that had to stay, since their dead-letter queue is full, are looked at again.
+constexpr int64_t kSweepAgainMs = 5 * kSecondMs;
+// Expiries are dealt with in batches: nobody is given an expired message meanwhile.
+constexpr int64_t kSweepPeriodMs = 100;
+
+}  // namespace
+
+// Rows of the index up to this time are all in the store: what a batch stores expires after the time
+// of its turn.
+int64_t Shard::ExpiryHorizonMs(Now now) const {
+  return turn_times_.empty() ? now.engine_ms : turn_times_.front().second;
+}
+
+void Shard::StartExpiry(Now now) {
+  expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, boot_row_.expiry_cursor_ms);
+  expiry_.next_ms = now.engine_ms;
+}
+
+void Shard::RunExpiry(Now now) {
+  const int64_t until_ms = ExpiryHorizonMs(now);
+  if (expiry_.busy || until_ms < expiry_.DueMs()) return;
+  expiry_.busy = true;
+  expiry_.next_ms = ExpirySweep::kNever;
+  ReadRequest request;
+  request.index_begin = expiry_.from;
+  request.index_end = storage::ExpiryKey({options_.shard, 0, 0, 0}, until_ms + 1);
+  request.rows_max = kSweepRowsMax;
+  StartRead(std::move(request), [this, until_ms](ReadResult& result, Now now) {
+    return OnExpiryRows(result, until_ms, now);
+  });
+}
+
+absl::Status Shard::OnExpiryRows(ReadResult& result, int64_t until_ms, Now now) {
+  std::map<std::pair<QueueId, Lane>, std::vector<Seq>> expired;
+  for (const storage::IndexRow& row : result.rows) {
+    const auto key = storage::ParseIndexKey(row.key);
+    if (!key.ok()) return key.status();
+    const MessagePosition& at = key->position;
+    Queue* queue = FindQueue(at.qid);
+    LaneState* lane =
+        queue && at.lane < kImmediateLanes ? queue->lanes[at.lane].get() : nullptr;
+    if (lane && MayExpireNow(*lane, at.seq)) expired[{at.qid, at.lane}].push_back(at.seq);
+  }
+  for (auto& [at, seqs] : expired) {
+    std::sort(seqs.begin(), seqs.end());
+    expiry_.work.push_back({at.first, at.second, std::move(seqs)});
+  }
+  expiry_.exhausted = result.rows.size() < kSweepRowsMax;
+  if (expiry_.exhausted) {
+    expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, until_ms + 1);
+    boot_row_.expiry_cursor_ms = until_ms + 1;
+  } else {
+    // The first key behind the last one.
+    expiry_.from = result.rows.back().key + '\0';
+    boot_row_.expiry_cursor_ms = storage::ParseIndexKey(result.rows.back().key)->time_ms;
+  }
+  ExpireNextWork(now);
+  return absl::OkStatus();
+}
+
+// What is leased stays with its consumer, and is dealt with when the lease ends.
+bool Shard::MayExpireNow(const LaneState& lane, Seq seq) const {
+  if (lane.settled.Contains(seq)) return false;
+  const auto open = lane.open.find(seq);
+  return open == lane.open.end() || (open->second.state != OpenState::kLeased &&
+                                     open->second.state != OpenState::kDying);
+}
+
+void Shard::ExpireNextWork(Now now) {
+  while (!expiry_.work.empty()) {
+    ExpirySweep::Work work = std::move(expiry_.work.front());
+    expiry_.work.pop_front();
+    Queue* queue = FindQueue(work.qid);
+    if (!queue) continue;
+    ReadBodies(*queue, work.lane, work.seqs, kSweepBytesMax,
+               [this, work](Queue* queue, Bodies bodies, Now now) mutable {
+                 if (queue) {
+                   for (auto& message : bodies.messages) {
+                     ExpireFound(*queue, *queue->lanes[work.lane], std::move(message), now);
+                   }
+                   work.seqs.erase(work.seqs.begin(), work.seqs.end() - bodies.unread);
+                   if (!work.seqs.empty()) expiry_.work.push_front(std::move(work));
+                 }
+                 ExpireNextWork(now);
+               });
+    return;
+  }
+  FinishSweep(now);
+}
+
+void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now) {
+  if (!MayExpireNow(lane, message.seq)) return;
+  const std::string row = storage::ExpiryKey(lane.At(message.seq), message.info.expire_ms);
+  if (DieWithBody(queue, lane, std::move(message), DeathReason::kExpired, "", now)) return;
+  // Its dead-letter queue is full.
+  if (expiry_.held_back.empty() || row < expiry_.held_back) expiry_.held_back = row;
+}
+
+void Shard::FinishSweep(Now now) {
+  expiry_.busy = false;
+  expiry_.not_before_ms = now.engine_ms + kSweepPeriodMs;
+  if (!expiry_.exhausted) {
+    expiry_.not_before_ms = now.engine_ms;
+    return expiry_.Expect(now.engine_ms);
+  }
+  if (!expiry_.held_back.empty()) {
+    expiry_.from = std::exchange(expiry_.held_back, {});
+    boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
+    return expiry_.Expect(now.engine_ms + kSweepAgainMs);
+  }
+  LookForNextExpiry();
+}
+
+void Shard::LookForNextExpiry() {
+  expiry_.busy = true;
+  ReadRequest request;
+  request.index_begin = expiry_.from;
+  request.index_end = storage::ExpiryKey({options_.shard, 0, 0, 0}, ExpirySweep::kNever);
+  request.rows_max = 1;
+  StartRead(std::move(request), [this](ReadResult& result, Now now) {
+    expiry_.busy = false;
+    if (result.rows.empty()) return absl::OkStatus();
+    const auto key = storage::ParseIndexKey(result.rows.front().key);
+    if (!key.ok()) return key.status();
+    expiry_.Expect(key->time_ms);
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace sluice::broker

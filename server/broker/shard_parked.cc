@@ -1,0 +1,193 @@
+// Publishes that wait: for rows of the store, or for room in a queue.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/check.h"
+#include "server/broker/shard.h"
+#include "server/storage/rows.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr int64_t kNsPerMs = 1'000'000;
+// Publishes that wait, of all queues. Beyond them a publish that would have to wait is refused.
+constexpr size_t kParkedPublishesMax = 10'000;
+constexpr int64_t kParkedBytesMax = 64 * kMiB;
+// When to come back.
+constexpr int64_t kFullRetryMs = 1000;
+
+absl::Status MemoryFull() {
+  return WithRetryAfter(
+      MakeError(ErrorReason::kMemoryFull, "too many publishes are waiting on this server"),
+      kFullRetryMs);
+}
+
+}  // namespace
+
+void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
+  const bool behind_others = parked_lines_.contains(attempt.line);
+  if (!behind_others && TryPublish(attempt, now)) return;
+  if (parked_.size() >= kParkedPublishesMax || parked_bytes_ + attempt.bytes > kParkedBytesMax) {
+    return RefusePublish(attempt, MemoryFull());
+  }
+  attempt.id = next_parked_id_++;
+  parked_bytes_ += attempt.bytes;
+  auto& line = parked_lines_[attempt.line];
+  line.push_back(attempt.id);
+  const std::string name = attempt.line;
+  parked_[attempt.id] = std::make_unique<ParkedPublish>(std::move(attempt));
+  // Now that it has a place, what it waits for can be asked for.
+  if (!behind_others) RetryLine(name, now);
+}
+
+void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
+  if (auto* publish = std::get_if<PublishCommand>(&attempt.command)) {
+    producers_.Break(publish->producer_stream);
+    publish->done(status);
+  } else {
+    std::get<TransactCommand>(attempt.command).done(status);
+  }
+}
+
+// True: it has been answered, or will be when the turn is durable. False: it has to wait; if it is
+// parked, what it waits for is under way.
+bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
+  if (attempt.reading) return false;
+  auto* publish = std::get_if<PublishCommand>(&attempt.command);
+  auto* transact = std::get_if<TransactCommand>(&attempt.command);
+  if (publish && publish->producer_stream != 0) {
+    auto known = producers_.Check(publish->producer_stream, publish->first_sequence);
+    if (!known.ok()) return RefusePublish(attempt, known.status()), true;
+    auto& messages = publish->publish.messages;
+    const auto count = std::min<int64_t>(*known, static_cast<int64_t>(messages.size()));
+    messages.erase(messages.begin(), messages.begin() + count);
+    publish->first_sequence += count;
+    attempt.known_duplicates += count;
+  }
+  PublishPlan plan;
+  absl::Status status;
+  if (publish) status = PlanPublish(publish->publish, &attempt, now, &plan);
+  if (transact) status = PlanTransact(*transact, &attempt, now, &plan);
+  bool reading = false;
+  if (status.ok() && !plan.unknown.empty()) {
+    if (attempt.id != 0) LookUp(attempt, plan.unknown);
+    return false;
+  }
+  if (status.ok()) status = MakeRoom(&plan, &reading, now);
+  if (reading && attempt.id == 0) return false;
+  if (reading) return attempt.reading = true, plan.full->waiting_lines.push_back(attempt.line), false;
+  if (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now)) {
+    if (attempt.id != 0) plan.full->waiting_lines.push_back(attempt.line);
+    return false;
+  }
+  if (!status.ok()) return RefusePublish(attempt, status), true;
+  std::vector<PublishedMessage> published = ApplyPlan(plan, now);
+  if (transact) {
+    ApplyTransact(*transact, std::move(published), now);
+    return true;
+  }
+  if (publish->producer_stream != 0) {
+    StoreProducer(publish->producer_stream,
+                  publish->first_sequence + static_cast<int64_t>(published.size()) - 1, now);
+    PublishedMessage duplicate;
+    duplicate.duplicate = true;
+    published.insert(published.begin(), attempt.known_duplicates, duplicate);
+  }
+  AnswerWhenDurable(std::move(publish->done), std::move(published));
+  return true;
+}
+
+bool Shard::MayWaitForRoom(ParkedPublish& attempt, const absl::Status& full, Now now) {
+  const Publish& publish = std::get<PublishCommand>(attempt.command).publish;
+  // A refusal without a time to come back is for ever.
+  if (publish.wait_when_full_ms == 0 || !RetryAfterMsOf(full)) return false;
+  if (attempt.give_up_ns != 0 && attempt.give_up_ns <= now.mono_ns) return false;
+  if (attempt.give_up_ns == 0 && attempt.id != 0) {
+    attempt.give_up_ns = now.mono_ns + publish.wait_when_full_ms * kNsPerMs;
+    mono_timers_.Add({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
+  }
+  return true;
+}
+
+// Asks the store for deduplication ids.
+void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys) {
+  attempt.reading = true;
+  if (attempt.looked_up_from == 0) attempt.looked_up_from = durable_lsn_;
+  lookups_from_.insert({attempt.looked_up_from, attempt.id});
+  ReadRequest request;
+  for (const RecentIds::Key& key : keys) {
+    request.keys.push_back(storage::DedupKey(options_.shard, key.first, key.second));
+  }
+  StartRead(std::move(request), [this, keys, id = attempt.id](ReadResult& result, Now now) {
+    const auto it = parked_.find(id);
+    if (it == parked_.end()) return absl::OkStatus();
+    ParkedPublish& parked = *it->second;
+    parked.reading = false;
+    for (size_t i = 0; i < keys.size(); ++i) {
+      auto& row = parked.looked_up[keys[i]];
+      if (!result.values[i]) continue;
+      const auto parsed = storage::ParseDedup(*result.values[i]);
+      if (!parsed.ok()) return parsed.status();
+      row = *parsed;
+    }
+    RetryLine(parked.line, now);
+    return absl::OkStatus();
+  });
+}
+
+void Shard::RetryLine(const std::string& name, Now now) {
+  while (true) {
+    const auto line = parked_lines_.find(name);
+    if (line == parked_lines_.end()) return;
+    const uint64_t id = line->second.front();
+    ParkedPublish& attempt = *parked_.at(id);
+    // What comes behind a publish that may wait for ever would wait as well.
+    if (!TryPublish(attempt, now)) return;
+    Unpark(attempt);
+  }
+}
+
+void Shard::Unpark(ParkedPublish& attempt) {
+  if (attempt.give_up_ns != 0) {
+    mono_timers_.Cancel({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
+  }
+  if (attempt.looked_up_from != 0) {
+    lookups_from_.erase({attempt.looked_up_from, attempt.id});
+  }
+  parked_bytes_ -= attempt.bytes;
+  const auto line = parked_lines_.find(attempt.line);
+  auto& ids = line->second;
+  ids.erase(std::find(ids.begin(), ids.end(), attempt.id));
+  if (ids.empty()) parked_lines_.erase(line);
+  parked_.erase(attempt.id);
+}
+
+// Its time to wait for room is over.
+void Shard::GiveUpParked(uint64_t id, Now now) {
+  const auto it = parked_.find(id);
+  if (it == parked_.end()) return;
+  const std::string line = it->second->line;
+  RetryLine(line, now);
+}
+
+void Shard::RefuseParked(const absl::Status& status) {
+  while (!parked_.empty()) {
+    ParkedPublish& attempt = *parked_.begin()->second;
+    RefusePublish(attempt, status);
+    Unpark(attempt);
+  }
+}
+
+// Room was made, or a read has ended: those who wait for the queue look again.
+void Shard::RetryWaitingLines(Queue& queue, Now now) {
+  for (const std::string& line : std::exchange(queue.waiting_lines, {})) RetryLine(line, now);
+}
+
+void Shard::ForgetRecentIds() {
+  Lsn lsn = durable_lsn_;
+  if (!lookups_from_.empty()) lsn = std::min(lsn, lookups_from_.begin()->first);
+  recent_ids_.Forget(lsn);
+}
+
+}  // namespace sluice::broker

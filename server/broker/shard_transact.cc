@@ -1,0 +1,67 @@
+// Acks, nacks and publishes in one batch.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/broker/shard.h"
+
+namespace sluice::broker {
+
+void Shard::Do(TransactCommand& command, Now now) {
+  if (absl::Status refused = RefuseWhenDraining(); !refused.ok()) return command.done(refused);
+  ParkedPublish attempt;
+  // Waits for nobody but for what it has to look up itself.
+  attempt.line = absl::StrCat("t", next_parked_id_);
+  for (const Publish& publish : command.publishes) {
+    for (const NewMessage& message : publish.messages) attempt.bytes += message.payload.size();
+  }
+  attempt.command = std::move(command);
+  PublishOrPark(std::move(attempt), now);
+}
+
+// Changes nothing.
+absl::Status Shard::PlanTransact(TransactCommand& command, const ParkedPublish* parked, Now now,
+                                 PublishPlan* plan) {
+  const auto check = [&](const char* field, std::vector<TransactCommand::Settle>& settles) {
+    for (size_t i = 0; i < settles.size(); ++i) {
+      const auto queue = GetQueue(settles[i].queue);
+      if (!queue.ok()) return queue.status();
+      for (size_t k = 0; k < settles[i].items.size(); ++k) {
+        const auto found = FindHonoured(**queue, settles[i].items[k].receipt, now.mono_ns);
+        if (found.ok()) continue;
+        return MakeError(ReasonOf(found.status()),
+                         absl::StrCat(field, "[", i, "] item ", k, ": ",
+                                      found.status().message()));
+      }
+    }
+    return absl::OkStatus();
+  };
+  absl::Status status = check("acks", command.acks);
+  if (status.ok()) status = check("nacks", command.nacks);
+  for (Publish& publish : command.publishes) {
+    if (status.ok()) status = PlanPublish(publish, parked, now, plan);
+  }
+  return status;
+}
+
+void Shard::ApplyTransact(TransactCommand& command, std::vector<PublishedMessage> published,
+                          Now now) {
+  for (auto* settles : {&command.acks, &command.nacks}) {
+    for (const TransactCommand::Settle& settle : *settles) {
+      Queue& queue = *FindQueue(settle.queue);
+      for (const SettleItem& item : settle.items) {
+        // Cannot fail: it was honoured just now, and the same receipt twice is OK.
+        SettleOne(queue, item, now).IgnoreError();
+      }
+    }
+  }
+  std::vector<std::vector<PublishedMessage>> results;
+  auto next = published.begin();
+  for (const Publish& publish : command.publishes) {
+    const auto end = next + static_cast<std::ptrdiff_t>(publish.messages.size());
+    results.emplace_back(next, end);
+    next = end;
+  }
+  AnswerWhenDurable(std::move(command.done), std::move(results));
+}
+
+}  // namespace sluice::broker

@@ -1,0 +1,45 @@
+// A rate with a burst, in the caller's time.
+#ifndef SLUICE_SERVER_BROKER_TOKEN_BUCKET_H_
+#define SLUICE_SERVER_BROKER_TOKEN_BUCKET_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "server/model/queue_config.h"
+
+namespace sluice::broker {
+
+// Starts full. Keeps no token but the time at which the bucket would be full again, so that an idle
+// one needs no upkeep (the "virtual scheduling" form of the generic cell rate algorithm,
+// ITU-T I.371 annex A). Not thread-safe.
+class TokenBucket {
+ public:
+  void Configure(const RateLimit& limit) {
+    interval_ns_ = limit.per_second > 0 ? kNsPerSecond / limit.per_second : 0;
+    burst_ns_ = interval_ns_ * std::max(1, limit.burst);
+  }
+  bool limited() const { return interval_ns_ > 0; }
+
+  // When the next token is there: now or earlier if it can be taken at once.
+  int64_t NextTokenNs() const {
+    return limited() ? static_cast<int64_t>(std::ceil(full_at_ns_ + interval_ns_ - burst_ns_)) : 0;
+  }
+  bool HasToken(int64_t now_ns) const { return NextTokenNs() <= now_ns; }
+  void Take(int64_t now_ns) {
+    if (limited()) full_at_ns_ = std::max(full_at_ns_, static_cast<double>(now_ns)) + interval_ns_;
+  }
+  // For what was taken and not used.
+  void GiveBack() { full_at_ns_ -= interval_ns_; }
+
+ private:
+  static constexpr double kNsPerSecond = 1e9;
+  // Doubles hold nanoseconds of a process's life (100 days) to within a few nanoseconds.
+  double interval_ns_ = 0;
+  double burst_ns_ = 0;
+  double full_at_ns_ = 0;
+};
+
+}  // namespace sluice::broker
+
+#endif  // SLUICE_SERVER_BROKER_TOKEN_BUCKET_H_
