@@ -47,6 +47,7 @@ struct Consumer {
 
   int32_t in_flight = 0;
   int64_t bytes_in_flight = 0;
+  uint64_t unwritten_bytes = 0;  // granted to a subscription and not yet reported written
   bool taking = false;  // is in its queue's `takers`
   bool answered = false;  // a Receive call that has got its messages
   bool ended = false;     // OnEnd was called; kept until the stream reports that it is over
@@ -58,8 +59,9 @@ struct Consumer {
 
   bool IsReceive() const { return sink == nullptr; }
   // A message larger than the credit goes out alone.
-  bool CanTake(uint32_t bytes) const {
+  bool CanTake(uint32_t bytes, uint64_t unwritten_max) const {
     if (messages_left == 0 || in_flight >= max_in_flight) return false;
+    if (unwritten_bytes >= unwritten_max) return false;
     return in_flight == 0 || bytes_in_flight + bytes <= max_bytes_in_flight;
   }
 };

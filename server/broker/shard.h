@@ -49,6 +49,7 @@ struct ShardOptions {
   uint64_t window_bytes_max = 64 * kMiB;
   size_t open_messages_max = kOpenMessagesPerShardMax;
   size_t open_messages_per_queue_max = kOpenMessagesPerQueueMax;
+  uint64_t unwritten_bytes_max = kUnwrittenBytesMax;
 };
 
 class Shard {
@@ -206,6 +207,12 @@ class Shard {
     return window_bytes_ + reading_bytes_ > options_.window_bytes_max;
   }
   void ForgetOpen(Queue& queue, size_t count);
+  // How much one stream may have unwritten now.
+  uint64_t UnwrittenMax() const {
+    return unwritten_bytes_ < options_.unwritten_bytes_max ? kUnwrittenBytesPerStreamMax
+                                                           : kUnwrittenReportBytes;
+  }
+  void ForgetUnwritten(Consumer& consumer, uint64_t bytes);
   void FetchReturned(Queue& queue, LaneState& lane);
   void FlushOutboxes(Now now);
   void EvictIdleWindows();
@@ -255,6 +262,7 @@ class Shard {
   Lsn durable_lsn_ = 0;
 
   uint64_t window_bytes_ = 0;
+  uint64_t unwritten_bytes_ = 0;  // of all consumers
   uint64_t reading_bytes_ = 0;  // what the reads under way may bring at most
   std::vector<QueueId> waiting_for_open_messages_;
   size_t open_messages_ = 0;

@@ -114,7 +114,14 @@ void Shard::Do(CancelReceiveCommand& command, Now now) {
   if (!consumer.answered) AnswerReceive(consumer);
 }
 
+void Shard::ForgetUnwritten(Consumer& consumer, uint64_t bytes) {
+  bytes = std::min(bytes, consumer.unwritten_bytes);
+  consumer.unwritten_bytes -= bytes;
+  unwritten_bytes_ -= bytes;
+}
+
 void Shard::RemoveConsumer(Consumer& consumer) {
+  ForgetUnwritten(consumer, consumer.unwritten_bytes);
   SetConsumerTimer(consumer, 0);
   LeaveTakers(consumer);
   if (consumer.queue) {
@@ -181,6 +188,8 @@ void Shard::Do(WrittenCommand& command, Now now) {
   const auto it = by_sink_.find(command.sink);
   if (it == by_sink_.end()) return;
   Consumer& consumer = *FindConsumer(it->second);
+  ForgetUnwritten(consumer, command.bytes);
+  WakeConsumer(consumer);
   if (!consumer.auto_ack) return;
   for (uint32_t i = 0; i < command.deliveries && !consumer.unwritten_auto_acks.empty(); ++i) {
     const Receipt receipt = consumer.unwritten_auto_acks.front();

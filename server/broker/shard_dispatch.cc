@@ -26,7 +26,7 @@ void Shard::Wake(Queue& queue) {
 
 void Shard::WakeConsumer(Consumer& consumer) {
   if (consumer.taking || consumer.ended || consumer.answered || !consumer.queue) return;
-  if (!consumer.CanTake(0)) return;
+  if (!consumer.CanTake(0, UnwrittenMax())) return;
   consumer.taking = true;
   consumer.queue->takers.push_back(consumer.id);
   Wake(*consumer.queue);
@@ -190,7 +190,7 @@ Consumer* Shard::NextTaker(Queue& queue, uint32_t bytes) {
     const SubscriptionId id = queue.takers.front();
     queue.takers.pop_front();
     Consumer& consumer = *FindConsumer(id);
-    if (consumer.CanTake(bytes)) {
+    if (consumer.CanTake(bytes, UnwrittenMax())) {
       queue.takers.push_back(id);
       return &consumer;
     }
@@ -227,6 +227,10 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   ++queue.counters.delivered;
   ++consumer.in_flight;
   consumer.bytes_in_flight += message.size_bytes;
+  if (!consumer.IsReceive()) {
+    consumer.unwritten_bytes += message.size_bytes;
+    unwritten_bytes_ += message.size_bytes;
+  }
   if (consumer.messages_left > 0) --consumer.messages_left;
   consumer.leases.insert({at.lane, seq});
 
