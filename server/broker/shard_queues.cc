@@ -126,6 +126,8 @@ void Shard::Do(CreateQueueCommand& command, Now now) {
     made->qid = boot_row_.next_qid++;
     made->row.config = std::move(wanted);
     made->row.create_ms = made->row.update_ms = now.engine_ms;
+    // Numbers of queues are never reused: no etag of a deleted queue fits one made later.
+    made->row.revision = (static_cast<uint64_t>(made->qid) << 32) + 1;
     batch_.Put(Family::kMeta, storage::QueueKey(options_.shard, made->qid),
                storage::EncodeQueue(made->row));
     Queue& queue = *made;
@@ -145,12 +147,15 @@ void Shard::Do(GetQueueCommand& command, Now now) {
 
 void Shard::Do(ListQueuesCommand& command, Now now) {
   ListQueuesOutcome outcome;
+  size_t scanned = 0;
   for (auto it = queues_.upper_bound(command.after_name); it != queues_.end(); ++it) {
-    if (!command.name_glob.empty() && !GlobMatches(command.name_glob, it->first)) continue;
-    if (outcome.queues.size() == static_cast<size_t>(command.limit)) {
+    if (outcome.queues.size() == static_cast<size_t>(command.limit) ||
+        scanned++ == kRowsScannedPerCallMax) {
       outcome.more = true;
       break;
     }
+    outcome.last_name = it->first;
+    if (!command.name_glob.empty() && !GlobMatches(command.name_glob, it->first)) continue;
     outcome.queues.push_back(Describe(*it->second, now));
   }
   AnswerWhenDurable(std::move(command.done), std::move(outcome));
