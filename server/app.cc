@@ -18,6 +18,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/broker/engine.h"
+#include "server/heap_trimmer.h"
 #include "server/http/grpc_health_probe.h"
 #include "server/http/http_server.h"
 #include "server/metrics/server_metrics.h"
@@ -235,6 +236,7 @@ class RunningApp : public App {
   EngineMetrics engine_metrics_{&metrics_};
   LogMetrics log_metrics_{&metrics_};
   RpcMetrics rpc_metrics_{&metrics_};
+  HeapTrimmer heap_trimmer_;
 
   // In order of use: each needs those above it.
   std::unique_ptr<storage::RocksStore> store_;

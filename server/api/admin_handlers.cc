@@ -85,8 +85,9 @@ void HandleListQueues(const std::shared_ptr<UnaryCall>& call) {
       if (cut) break;
       *response.add_queues() = std::move(queue);
     }
-    if ((cut || result->more) && response.queues_size() > 0) {
-      const auto& last = response.queues(response.queues_size() - 1).config().name();
+    if (cut || result->more) {
+      const auto& last = cut ? response.queues(response.queues_size() - 1).config().name()
+                             : result->last_name;
       response.set_next_page_token(call.api().page_tokens.Encode(listing, last));
     }
     call.Reply(response);
@@ -201,6 +202,8 @@ void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call) {
   limits["lease_ms"] = kLeaseMsMax;
   limits["receive_wait_ms"] = kReceiveWaitMsMax;
   limits["streams"] = options.streams_max;
+  limits["streams_per_connection"] = options.concurrent_streams_max;
+  limits["receives"] = options.receives_max;
   limits["queues"] = static_cast<int64_t>(kQueuesMax);
   limits["page_items"] = kPageSizeMax;
   for (const std::string& warning : options.warnings) response.add_warnings(warning);
@@ -208,8 +211,7 @@ void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call) {
 }
 
 absl::Status NotBuiltCall(const RpcMethod& method) {
-  return absl::UnimplementedError(absl::StrCat(method.service, "/", method.method,
-                                               " is not supported by this version of the server"));
+  return MakeNotBuiltError(absl::StrCat(method.service, "/", method.method));
 }
 
 void HandleNotBuilt(const std::shared_ptr<UnaryCall>& call) {

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "server/api/error_mapping.h"
@@ -16,6 +17,36 @@ namespace {
 constexpr double kNsPerSecond = 1e9;
 // A refused stream may be tried again after this long.
 constexpr int64_t kStreamsRetryMs = 1 * kSecondMs;
+
+// `path` of `message` in the request: empty, or it ends in a dot.
+absl::Status RefuseUnknownFieldsIn(const google::protobuf::Message& message,
+                                   const std::string& path) {
+  const auto& reflection = *message.GetReflection();
+  const auto& unknown = reflection.GetUnknownFields(message);
+  if (!unknown.empty()) {
+    const std::string where = path.empty() ? "the request" : path.substr(0, path.size() - 1);
+    return MakeNotBuiltError(absl::StrCat("field ", unknown.field(0).number(), " of ", where));
+  }
+  const auto& descriptor = *message.GetDescriptor();
+  for (int i = 0; i < descriptor.field_count(); ++i) {
+    const auto* field = descriptor.field(i);
+    // The maps of this API hold nothing but scalars.
+    if (field->cpp_type() != field->CPPTYPE_MESSAGE || field->is_map()) continue;
+    if (!field->is_repeated()) {
+      if (!reflection.HasField(message, field)) continue;
+      auto status = RefuseUnknownFieldsIn(reflection.GetMessage(message, field),
+                                          absl::StrCat(path, field->name(), "."));
+      if (!status.ok()) return status;
+      continue;
+    }
+    for (int j = 0; j < reflection.FieldSize(message, field); ++j) {
+      auto status = RefuseUnknownFieldsIn(reflection.GetRepeatedMessage(message, field, j),
+                                          absl::StrCat(path, field->name(), "[", j, "]."));
+      if (!status.ok()) return status;
+    }
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
@@ -68,19 +99,46 @@ absl::Status Call::CheckAdmission(bool taken_while_draining) const {
 }
 
 StreamSlot::~StreamSlot() {
-  if (api_) api_->streams.fetch_sub(1, std::memory_order_relaxed);
+  if (open_) open_->fetch_sub(1, std::memory_order_relaxed);
 }
 
 absl::Status StreamSlot::Take(ApiContext* api) {
-  if (api->streams.fetch_add(1, std::memory_order_relaxed) >= api->options.streams_max) {
-    api->streams.fetch_sub(1, std::memory_order_relaxed);
-    return WithRetryAfter(MakeError(ErrorReason::kTooManyStreams,
-                                    absl::StrCat("the server has its ", api->options.streams_max,
-                                                 " streams; close some or use another server")),
-                          kStreamsRetryMs);
+  return TakeOneOf(&api->streams, api->options.streams_max, " streams");
+}
+
+absl::Status StreamSlot::TakeReceive(ApiContext* api) {
+  return TakeOneOf(&api->receives, api->options.receives_max, " waiting Receive calls");
+}
+
+absl::Status StreamSlot::TakeOneOf(std::atomic<int>* open, int open_max, const char* what) {
+  if (open->fetch_add(1, std::memory_order_relaxed) >= open_max) {
+    open->fetch_sub(1, std::memory_order_relaxed);
+    return WithRetryAfter(
+        MakeError(ErrorReason::kTooManyStreams,
+                  absl::StrCat("the server has its ", open_max, what,
+                               "; close some or use another server")),
+        kStreamsRetryMs);
   }
-  api_ = api;
+  open_ = open;
   return absl::OkStatus();
+}
+
+void ReceiveLine::Join(std::shared_ptr<UnaryCall> call) {
+  waiting_.push_back(std::move(call));
+  StartNext();
+}
+
+void ReceiveLine::Leave() {
+  ++free_;
+  StartNext();
+}
+
+void ReceiveLine::StartNext() {
+  while (free_ > 0 && !waiting_.empty()) {
+    const std::shared_ptr<UnaryCall> call = std::move(waiting_.front());
+    waiting_.pop_front();
+    if (call->StartReceiving()) --free_;
+  }
 }
 
 void UnaryCall::Arm(const Binding& binding, EventLoop* loop) {
@@ -89,12 +147,12 @@ void UnaryCall::Arm(const Binding& binding, EventLoop* loop) {
     call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&UnaryCall::OnDone>(call));
   }
   void* const tag = call->call_tag_.Arm<&UnaryCall::OnRequested>(call);
-  binding.service->RequestUnary(binding.method->index, &call->context_, &call->request_,
-                                &call->writer_, loop->queue(), tag);
+  binding.service->RequestBidiStream(binding.method->index, &call->context_, &call->stream_,
+                                     loop->queue(), tag);
 }
 
 UnaryCall::UnaryCall(const Binding& binding, EventLoop* loop)
-    : Call(binding, loop), unary_(&binding), writer_(&context_) {}
+    : Call(binding, loop), unary_(&binding), stream_(&context_) {}
 
 std::shared_ptr<UnaryCall> UnaryCall::self() {
   return std::static_pointer_cast<UnaryCall>(shared_from_this());
@@ -107,12 +165,30 @@ void UnaryCall::OnRequested(bool ok) {
   }
   Arm(*unary_, loop_);
   Begin();
-  CountReceived();
-  if (auto status = CheckAdmission(unary_->taken_while_draining); !status.ok()) {
+  unary_->line->Join(self());
+}
+
+bool UnaryCall::StartReceiving() {
+  absl::Status status = CheckAdmission(unary_->taken_while_draining);
+  if (status.ok() && unary_->admit) status = unary_->admit(*api_);
+  if (!status.ok()) {
     Fail(status);
-    return;
+    return false;
   }
-  unary_->handler(self());
+  stream_.Read(&request_, call_tag_.Arm<&UnaryCall::OnReceived>(self()));
+  return true;
+}
+
+void UnaryCall::OnReceived(bool ok) {
+  if (ok) {
+    CountReceived();
+    unary_->handler(self());
+    request_.Clear();  // parsed; the answer may take long
+  } else {
+    // The client has gone, or gRPC has refused what it sent; then this status goes nowhere.
+    Fail(MakeError(ErrorReason::kInvalidField, "the call carries no request"));
+  }
+  unary_->line->Leave();
 }
 
 bool UnaryCall::Parse(google::protobuf::Message* request) {
@@ -129,14 +205,15 @@ void UnaryCall::Reply(const grpc::ByteBuffer& response) {
   if (answered_) return;
   answered_ = true;
   CountSent();
-  writer_.Finish(response, grpc::Status::OK, call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+  stream_.WriteAndFinish(response, grpc::WriteOptions(), grpc::Status::OK,
+                         call_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 
 void UnaryCall::Fail(const absl::Status& status) {
   if (answered_) return;
   answered_ = true;
   code_ = static_cast<int>(status.code());
-  writer_.FinishWithError(ToGrpcStatus(status), call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+  stream_.Finish(ToGrpcStatus(status), call_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 
 void UnaryCall::OnFinished(bool ok) {
@@ -164,11 +241,11 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Messa
   if (!reader.status().ok() || !message->ParseFromZeroCopyStream(&reader)) {
     return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
   }
-  const auto& unknown = message->GetReflection()->GetUnknownFields(*message);
-  if (!unknown.empty()) {
-    return MakeNotBuiltError(absl::StrCat("field ", unknown.field(0).number(), " of the request"));
-  }
-  return absl::OkStatus();
+  return RefuseUnknownFields(*message);
+}
+
+absl::Status RefuseUnknownFields(const google::protobuf::Message& message) {
+  return RefuseUnknownFieldsIn(message, "");
 }
 
 grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message) {

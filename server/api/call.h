@@ -9,6 +9,8 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
+#include <deque>
 #include <memory>
 #include <utility>
 
@@ -65,7 +67,8 @@ class Call : public std::enable_shared_from_this<Call> {
   int64_t begin_ns_ = 0;
 };
 
-// A stream's place among ServerOptions::streams_max; given back when destroyed.
+// A stream's place among ServerOptions::streams_max, or a Receive call's among receives_max; given
+// back when destroyed.
 class StreamSlot {
  public:
   StreamSlot() = default;
@@ -74,9 +77,32 @@ class StreamSlot {
   StreamSlot& operator=(const StreamSlot&) = delete;
   // TOO_MANY_STREAMS if there is none.
   absl::Status Take(ApiContext* api);
+  absl::Status TakeReceive(ApiContext* api);
 
  private:
-  ApiContext* api_ = nullptr;
+  absl::Status TakeOneOf(std::atomic<int>* open, int open_max, const char* what);
+
+  std::atomic<int>* open_ = nullptr;  // while taken
+};
+
+class UnaryCall;
+
+// Lets a limited number of unary calls receive their requests at the same time; the others wait in
+// line, unread. Loop thread only.
+class ReceiveLine {
+ public:
+  explicit ReceiveLine(int calls_max) : free_(calls_max) {}
+  void Join(std::shared_ptr<UnaryCall> call);
+  // A call has received its request, or will not.
+  void Leave();
+  // Once the loop has stopped.
+  void Drop() { waiting_.clear(); }
+
+ private:
+  void StartNext();
+
+  int free_;
+  std::deque<std::shared_ptr<UnaryCall>> waiting_;
 };
 
 class UnaryCall final : public Call {
@@ -88,6 +114,9 @@ class UnaryCall final : public Call {
     bool taken_while_draining = false;
     // Whether cancellation and the fate of the answer are of interest: costs one more event.
     bool watched = false;
+    // Asked before the request is read; null: always OK.
+    absl::Status (*admit)(const ApiContext& api) = nullptr;
+    ReceiveLine* line = nullptr;
   };
 
   // Waits for the next call; when it comes, the next is waited for.
@@ -95,6 +124,10 @@ class UnaryCall final : public Call {
 
   UnaryCall(const Binding& binding, EventLoop* loop);
 
+  // Begins to receive the request, unless the call is refused: false.
+  bool StartReceiving();
+
+  // Until the handler returns.
   const grpc::ByteBuffer& request() const { return request_; }
   // False after it has failed the call: the bytes are no such message, or hold unknown fields.
   bool Parse(google::protobuf::Message* request);
@@ -112,14 +145,15 @@ class UnaryCall final : public Call {
  private:
   std::shared_ptr<UnaryCall> self();
   void OnRequested(bool ok);
+  void OnReceived(bool ok);
   void OnFinished(bool ok);
   void OnDone(bool ok);
   void ReportWritten();
 
   const Binding* const unary_;
   grpc::ByteBuffer request_;
-  RawUnaryWriter writer_;
-  Tag call_tag_;  // request, then finish
+  RawBidiStream stream_;
+  Tag call_tag_;  // the call, its request, then finish
   Tag done_tag_;
   bool answered_ = false;
   bool finished_ = false;
@@ -144,6 +178,9 @@ absl::AnyInvocable<void(Result)> AnswerOnLoop(std::shared_ptr<UnaryCall> call, R
 // Parses `bytes` as `message`; INVALID_ARGUMENT if they are none, UNIMPLEMENTED if they hold fields
 // that this version does not know.
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Message* message);
+
+// UNIMPLEMENTED if `message`, or a message in it, holds fields that this version does not know.
+absl::Status RefuseUnknownFields(const google::protobuf::Message& message);
 
 grpc::ByteBuffer Serialize(const google::protobuf::MessageLite& message);
 

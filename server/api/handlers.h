@@ -9,6 +9,8 @@
 namespace sluice::api {
 
 void HandlePublish(const std::shared_ptr<UnaryCall>& call);
+// MEMORY_FULL while publishes in flight hold all they may; to be asked before one is received.
+absl::Status AdmitPublish(const ApiContext& api);
 // Needs a watched call.
 void HandleReceive(const std::shared_ptr<UnaryCall>& call);
 void HandleAck(const std::shared_ptr<UnaryCall>& call);

@@ -166,6 +166,12 @@ bool IsKnown(uint32_t field) { return field <= kPublishTime || field == kExchang
 
 absl::Status CheckMessage(std::string_view bytes, int64_t index, int64_t body_bytes_max,
                           CheckedMessage* out) {
+  if (static_cast<int64_t>(bytes.size()) > body_bytes_max + kEnvelopeBytesMax) {
+    return MakeFieldError(absl::StrCat("messages[", index, "]"),
+                          absl::StrCat("larger than ", body_bytes_max + kEnvelopeBytesMax,
+                                       " bytes in all"),
+                          ErrorReason::kMessageTooLarge);
+  }
   WireReader reader(bytes);
   AttributeCount attributes;
   while (!reader.done()) {

@@ -2,6 +2,7 @@
 #ifndef SLUICE_SERVER_API_OPTIONS_H_
 #define SLUICE_SERVER_API_OPTIONS_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -30,21 +31,33 @@ struct ServerOptions {
   // 0: no limit.
   int64_t connection_age_ms_max = 1 * kHourMs;
   int64_t connection_age_grace_ms = 1 * kHourMs;
-  int concurrent_streams_max = 10'000;  // per connection
+  // Calls and streams of one connection; clients hold back the rest. Each may keep a flow-control
+  // window of 64 KiB filled before it is looked at.
+  int concurrent_streams_max = 1'000;
   int64_t metadata_bytes_max = 16 * kKiB;
-  // gRPC's own buffers, over all connections. 0: no limit.
-  int64_t transport_bytes_max = 512 * kMiB;
+  // gRPC's own buffers, over all connections. 0: no limit. A last fence, well above what the limits
+  // below let in: at it gRPC cuts streams and connections, and clients cannot know what happened.
+  int64_t transport_bytes_max = 2048 * kMiB;
 
   // --- work taken in
   int64_t body_bytes_max = kBodyBytesMaxDefault;
   // Open Subscribe and PublishStream calls. More are refused TOO_MANY_STREAMS.
   int streams_max = 50'000;
+  // Receive calls that wait or are being answered. More are refused TOO_MANY_STREAMS.
+  int receives_max = 10'000;
+  // Messages in answers to Receive that the transport has not taken yet. At it they are refused
+  // MEMORY_FULL.
+  int64_t receive_bytes_max = 128 * kMiB;
   // Unconfirmed messages and bytes of one PublishStream. At either the stream is not read on.
   int32_t stream_messages_max = 20'000;
   int64_t stream_bytes_max = 32 * kMiB;
   // Unconfirmed bytes of all publishes. At it streams are not read on and single publishes are
-  // refused MEMORY_FULL.
+  // refused MEMORY_FULL. As many bytes again may be arriving: see PublishesReceivedMax.
   int64_t server_bytes_max = 256 * kMiB;
+  // Unary calls other than publishes whose requests are received at the same time, per polling
+  // thread. Each may be kRequestBytesMax large; the rest wait unread. Apart from publishes, so that
+  // acks never wait for them.
+  int requests_received_max = 8;
 
   // Calls answered UNIMPLEMENTED although they have a handler, as the shard has not learnt their
   // commands.
@@ -76,6 +89,12 @@ struct ServerOptions {
   std::string server_id;
   std::vector<std::string> warnings;  // for GetServerInfo
 };
+
+// Publish calls whose requests are received at the same time, per polling thread; the rest wait
+// unread.
+inline int PublishesReceivedMax(const ServerOptions& options) {
+  return static_cast<int>(std::max<int64_t>(1, options.server_bytes_max / kRequestBytesMax));
+}
 
 // Streams end by themselves this early before their connection is cut. A stream opened right before
 // the connection's age limit lives through all of the grace, hence: grace minus a margin. 0: never.

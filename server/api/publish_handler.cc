@@ -31,16 +31,17 @@ class BudgetShare {
 
 }  // namespace
 
+absl::Status AdmitPublish(const ApiContext& api) {
+  if (!api.budget.full()) return absl::OkStatus();
+  return WithRetryAfter(MakeError(ErrorReason::kMemoryFull,
+                                  absl::StrCat("publishes in flight hold ",
+                                               api.options.server_bytes_max,
+                                               " bytes; try again shortly")),
+                        kMemoryRetryMs);
+}
+
 void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
   ApiContext& api = call->api();
-  if (api.budget.full()) {
-    call->Fail(WithRetryAfter(
-        MakeError(ErrorReason::kMemoryFull,
-                  absl::StrCat("publishes in flight hold ", api.options.server_bytes_max,
-                               " bytes; try again shortly")),
-        kMemoryRetryMs));
-    return;
-  }
   auto parsed = ParsePublishRequest(call->request(), api.options.body_bytes_max);
   if (!parsed.ok()) return call->Fail(parsed.status());
   if (auto status = CheckName("queue", parsed->queue); !status.ok()) return call->Fail(status);

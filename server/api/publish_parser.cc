@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/api/call.h"
 #include "server/api/message_check.h"
 #include "server/api/utf8.h"
 #include "server/base/strings.h"
@@ -214,6 +215,7 @@ absl::StatusOr<ParsedStreamRequest> ParseStreamRequest(const grpc::ByteBuffer& b
       std::string init;
       if (!ReadString(&input, bytes_total, &init)) return Malformed();
       if (!parsed.init.emplace().ParseFromString(init)) return Malformed();
+      if (auto status = RefuseUnknownFields(*parsed.init); !status.ok()) return status;
     } else if (tag == kStreamBatch) {
       auto status = ReadBatch(&input, bytes_total, body_bytes_max, &parsed.batch.emplace());
       if (!status.ok()) return status;

@@ -72,6 +72,9 @@ absl::Status SetBackoff(const v1::RetryPolicy& retry, broker::QueueConfigChange*
 }  // namespace
 
 absl::StatusOr<broker::QueueConfigChange> ToConfigChange(const v1::QueueConfig& config) {
+  if (!v1::Overflow_IsValid(config.overflow())) {
+    return MakeFieldError("config.overflow", "no such value");
+  }
   if (const char* field = FirstNotBuilt(config)) {
     return MakeNotBuiltError(absl::StrCat("config.", field));
   }

@@ -5,12 +5,12 @@
 #include <grpcpp/impl/codegen/service_type.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/async_stream.h>
-#include <grpcpp/support/async_unary_call.h>
 #include <grpcpp/support/byte_buffer.h>
+
+#include "server/api/rpc_method.h"
 
 namespace sluice::api {
 
-using RawUnaryWriter = grpc::ServerAsyncResponseWriter<grpc::ByteBuffer>;
 using RawStreamWriter = grpc::ServerAsyncWriter<grpc::ByteBuffer>;
 using RawBidiStream = grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer>;
 
@@ -19,30 +19,31 @@ using RawBidiStream = grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::Byte
 class RawMethods {
  public:
   virtual ~RawMethods() = default;
-  virtual void RequestUnary(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
-                            RawUnaryWriter* writer, grpc::ServerCompletionQueue* queue,
-                            void* tag) = 0;
   virtual void RequestServerStream(int index, grpc::ServerContext* context,
                                    grpc::ByteBuffer* request, RawStreamWriter* writer,
                                    grpc::ServerCompletionQueue* queue, void* tag) = 0;
+  // Unary calls as well: see RawService.
   virtual void RequestBidiStream(int index, grpc::ServerContext* context, RawBidiStream* stream,
                                  grpc::ServerCompletionQueue* queue, void* tag) = 0;
 };
 
 // Does for all methods what the generated WithRawMethod_X<> does for one: those would have to be
 // nested once per method.
+//
+// Unary calls are taken like bidi streams of one message each way. gRPC would otherwise receive the
+// whole request of every call before it hands the call over, however many there are; so the request
+// waits in the flow-control window of its stream until it is read.
 template <typename GeneratedService>
 class RawService final : public GeneratedService, public RawMethods {
  public:
-  explicit RawService(int methods) {
-    for (int index = 0; index < methods; ++index) this->MarkMethodRaw(index);
+  explicit RawService(const char* service) {
+    for (const RpcMethod& method : AllRpcMethods()) {
+      if (method.service != service) continue;
+      if (method.type == RpcType::kUnary) this->MarkMethodStreamed(method.index, nullptr);
+      this->MarkMethodRaw(method.index);
+    }
   }
 
-  void RequestUnary(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
-                    RawUnaryWriter* writer, grpc::ServerCompletionQueue* queue,
-                    void* tag) override {
-    this->RequestAsyncUnary(index, context, request, writer, queue, queue, tag);
-  }
   void RequestServerStream(int index, grpc::ServerContext* context, grpc::ByteBuffer* request,
                            RawStreamWriter* writer, grpc::ServerCompletionQueue* queue,
                            void* tag) override {

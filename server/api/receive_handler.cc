@@ -17,6 +17,8 @@ constexpr int64_t kDeadlineMarginMs = 50;
 // A grpc-timeout travels with three digits, rounded up: of 10 s the server may see 10.1 s.
 constexpr int64_t kTimeoutDigits = 1000;
 constexpr int64_t kReceiveBytesDefault = 2 * kMiB;
+// Clients that read have done so by then.
+constexpr int64_t kMemoryRetryMs = 1 * kSecondMs;
 
 using Result = absl::StatusOr<std::vector<broker::OutgoingDelivery>>;
 
@@ -62,9 +64,22 @@ void ReportWritten(ApiContext& api, std::vector<Receipt> receipts, bool auto_ack
   api.sink->Submit(broker::ReceiveWrittenCommand{std::move(receipts), auto_ack, written});
 }
 
+// Too many answers wait for clients that do not read: what this one would carry goes to others.
+void RefuseAnswer(UnaryCall& call, const Result& result, bool auto_ack) {
+  ReportWritten(call.api(), ReceiptsOf(*result, 0), auto_ack, false);
+  call.Fail(WithRetryAfter(
+      MakeError(ErrorReason::kMemoryFull,
+                "answers to other Receive calls wait to be read and fill the server's memory"),
+      kMemoryRetryMs));
+}
+
 void Answer(UnaryCall& call, const std::string& queue, bool auto_ack, const Result& result) {
   if (!result.ok()) return call.Fail(result.status());
   ApiContext& api = call.api();
+  if (!result->empty() &&
+      api.receive_bytes.load(std::memory_order_relaxed) >= api.options.receive_bytes_max) {
+    return RefuseAnswer(call, result, auto_ack);
+  }
   DeliveryAssembly assembly(queue, auto_ack, &api.receipts);
   size_t taken = 0;
   while (taken < result->size() && assembly.Add((*result)[taken])) ++taken;
@@ -72,7 +87,11 @@ void Answer(UnaryCall& call, const std::string& queue, bool auto_ack, const Resu
   ReportWritten(api, ReceiptsOf(*result, taken), auto_ack, false);
   std::vector<Receipt> receipts = ReceiptsOf(*result, 0);
   receipts.resize(taken);
-  call.OnWritten([&api, receipts = std::move(receipts), auto_ack](bool written) mutable {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < taken; ++i) bytes += (*result)[i].payload.size();
+  api.receive_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  call.OnWritten([&api, receipts = std::move(receipts), auto_ack, bytes](bool written) mutable {
+    api.receive_bytes.fetch_sub(bytes, std::memory_order_relaxed);
     ReportWritten(api, std::move(receipts), auto_ack, written);
   });
   call.Reply(assembly.Finish());
@@ -86,13 +105,15 @@ void HandleReceive(const std::shared_ptr<UnaryCall>& call) {
   auto command = ToCommand(request);
   if (!command.ok()) return call->Fail(command.status());
   ApiContext& api = call->api();
+  auto slot = std::make_unique<StreamSlot>();
+  if (auto status = slot->TakeReceive(&api); !status.ok()) return call->Fail(status);
   command->call_id = api.next_receive_id.fetch_add(1, std::memory_order_relaxed);
   command->wait_ms = std::min(command->wait_ms, WaitMsMax(call->RemainingMs()));
   call->OnCancelled([&api, queue = command->queue, id = command->call_id] {
     api.sink->Submit(broker::CancelReceiveCommand{queue, id});
   });
   command->done = AnswerOnLoop<Result>(
-      call, [queue = command->queue, auto_ack = command->auto_ack](
+      call, [queue = command->queue, auto_ack = command->auto_ack, slot = std::move(slot)](
                 UnaryCall& call, const Result& result) { Answer(call, queue, auto_ack, result); });
   api.sink->Submit(*std::move(command));
 }

@@ -42,11 +42,12 @@ struct UnaryMethod {
   int slots = kRareSlots;
   bool taken_while_draining = false;
   bool watched = false;
+  absl::Status (*admit)(const ApiContext& api) = nullptr;
 };
 
 const std::map<std::string, UnaryMethod>& UnaryMethods() {
   static const auto* const methods = new std::map<std::string, UnaryMethod>{
-      {"Publish", {&HandlePublish, kBusySlots}},
+      {"Publish", {&HandlePublish, kBusySlots, false, false, &AdmitPublish}},
       {"Receive", {&HandleReceive, kBusySlots, false, /*watched=*/true}},
       {"Ack", {&HandleAck, kBusySlots, true}},
       {"Nack", {&HandleNack, kBusySlots, true}},
@@ -85,8 +86,8 @@ class ServerImpl final : public Server {
   ServerImpl(const ServerOptions& options, broker::CommandSink* sink, const ReceiptCodec& receipts,
              Clock* clock, RpcObserver* observer)
       : api_(options, sink, receipts, clock, observer),
-        queue_service_(MethodsOf(v1::QueueService::service_full_name())),
-        admin_service_(MethodsOf(v1::AdminService::service_full_name())) {}
+        queue_service_(v1::QueueService::service_full_name()),
+        admin_service_(v1::AdminService::service_full_name()) {}
 
   ~ServerImpl() override { Shutdown(0); }
 
@@ -96,7 +97,6 @@ class ServerImpl final : public Server {
   void Shutdown(int64_t grace_ms) override;
 
  private:
-  static int MethodsOf(const std::string& service);
   void Configure(grpc::ServerBuilder* builder) const;
   bool IsClosed(const RpcMethod& method) const {
     return api_.options.closed_calls.contains(method.method);
@@ -109,6 +109,7 @@ class ServerImpl final : public Server {
   RawService<v1::QueueService::Service> queue_service_;
   RawService<v1::AdminService::Service> admin_service_;
   std::deque<UnaryCall::Binding> unary_bindings_;  // stay where they are
+  std::deque<ReceiveLine> receive_lines_;          // likewise; two per loop
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;
   int port_ = 0;
@@ -116,12 +117,6 @@ class ServerImpl final : public Server {
   absl::Mutex shutdown_mutex_;
   bool shut_down_ ABSL_GUARDED_BY(shutdown_mutex_) = false;
 };
-
-int ServerImpl::MethodsOf(const std::string& service) {
-  const auto& all = AllRpcMethods();
-  return static_cast<int>(std::count_if(
-      all.begin(), all.end(), [&](const RpcMethod& method) { return method.service == service; }));
-}
 
 void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
   const ServerOptions& options = api_.options;
@@ -141,6 +136,8 @@ void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
   }
   argument(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.concurrent_streams_max);
   argument(GRPC_ARG_MAX_METADATA_SIZE, options.metadata_bytes_max);
+  // The probe would let every stream's window, and so what waits unread, grow to megabytes.
+  argument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   // Two servers on one port would share calls at random.
   argument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder->SetMaxReceiveMessageSize(static_cast<int>(kRequestBytesMax));
@@ -178,6 +175,8 @@ absl::Status ServerImpl::Listen() {
 }
 
 void ServerImpl::ArmAll(EventLoop* loop) {
+  ReceiveLine& publishes = receive_lines_.emplace_back(PublishesReceivedMax(api_.options));
+  ReceiveLine& others = receive_lines_.emplace_back(api_.options.requests_received_max);
   for (const RpcMethod& method : AllRpcMethods()) {
     MethodBinding binding;
     binding.api = &api_;
@@ -198,6 +197,8 @@ void ServerImpl::ArmAll(EventLoop* loop) {
     stable.handler = unary.handler;
     stable.taken_while_draining = unary.taken_while_draining;
     stable.watched = unary.watched;
+    stable.admit = unary.admit;
+    stable.line = unary.admit == &AdmitPublish ? &publishes : &others;
     for (int i = 0; i < unary.slots; ++i) UnaryCall::Arm(stable, loop);
   }
 }
@@ -239,6 +240,7 @@ void ServerImpl::Shutdown(int64_t grace_ms) {
   server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                  gpr_time_from_millis(grace_ms, GPR_TIMESPAN)));
   for (const auto& loop : loops_) loop->Stop();
+  for (ReceiveLine& line : receive_lines_) line.Drop();
   api_.budget.DropWaiters();
 }
 

@@ -147,15 +147,18 @@ void SubscribeCall::DropLost(std::vector<Receipt>* receipts) {
   std::sort(receipts->begin(), receipts->end(),
             [&](const Receipt& a, const Receipt& b) { return key(a) < key(b); });
   std::vector<bool> dropped(receipts->size(), false);
+  uint64_t dropped_bytes = 0;
   const auto is_lost = [&](const broker::OutgoingDelivery& delivery) {
     const auto it = std::lower_bound(
         receipts->begin(), receipts->end(), delivery.receipt,
         [&](const Receipt& a, const Receipt& b) { return key(a) < key(b); });
     if (it == receipts->end() || !(*it == delivery.receipt)) return false;
     dropped[it - receipts->begin()] = true;
+    dropped_bytes += delivery.payload.size();
     return true;
   };
   waiting_.erase(std::remove_if(waiting_.begin(), waiting_.end(), is_lost), waiting_.end());
+  ReportWritten(0, dropped_bytes);
   size_t kept = 0;
   for (size_t i = 0; i < receipts->size(); ++i) {
     if (!dropped[i]) (*receipts)[kept++] = (*receipts)[i];
@@ -241,12 +244,20 @@ void SubscribeCall::OnWritten(bool ok) {
   if (!ok) {
     gone_ = true;
   } else {
-    if (auto_ack_ && !writing_.empty()) {
-      api_->sink->Submit(broker::WrittenCommand{this, static_cast<uint32_t>(writing_.size())});
-    }
+    uint64_t bytes = 0;
+    for (const auto& delivery : writing_) bytes += delivery.payload.size();
+    ReportWritten(static_cast<uint32_t>(writing_.size()), bytes);
     writing_.clear();
   }
   Advance();
+}
+
+void SubscribeCall::ReportWritten(uint32_t deliveries, uint64_t bytes) {
+  unreported_bytes_ += bytes;
+  const bool settles = auto_ack_ && deliveries > 0;
+  if (!settles && unreported_bytes_ < kUnwrittenReportBytes) return;
+  api_->sink->Submit(broker::WrittenCommand{this, settles ? deliveries : 0,
+                                            std::exchange(unreported_bytes_, 0)});
 }
 
 void SubscribeCall::OnFinished(bool ok) {

@@ -59,6 +59,9 @@ class SubscribeCall final : public Call, public broker::SubscriptionSink {
   // their receipts out of `receipts`. Keeps what waits within the credit: the shard grants anew for
   // leases that end, also to a consumer that does not read.
   void DropLost(std::vector<Receipt>* receipts);
+  // To be told of `deliveries` with `bytes` of payloads that were written or dropped: tells the
+  // shard, which grants a stream only so much ahead of its writes.
+  void ReportWritten(uint32_t deliveries, uint64_t bytes);
   std::string TakeFields();
   // The stream will carry nothing more.
   void Close();
@@ -83,6 +86,7 @@ class SubscribeCall final : public Call, public broker::SubscriptionSink {
   bool open_for_deliveries_ = false;             // `started` was written or is being
   std::deque<broker::OutgoingDelivery> waiting_;
   std::deque<broker::OutgoingDelivery> writing_;  // in the write that is out
+  uint64_t unreported_bytes_ = 0;                 // written or dropped
   std::deque<Lost> lost_;
   std::optional<absl::Status> end_;
 };

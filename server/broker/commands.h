@@ -183,11 +183,13 @@ struct SubscribeCommand {
 // not called), so they name the sink.
 using SinkKey = const SubscriptionSink*;
 
-// The oldest `deliveries` not yet reported were handed to the transport. Needed for auto_ack only;
-// harmless otherwise.
+// The transport has taken deliveries. With auto_ack the oldest `deliveries` not yet reported are
+// settled. `bytes` of payloads wait no longer: they were written, or dropped after OnLeaseLost; to be
+// reported whenever they come to kUnwrittenReportBytes.
 struct WrittenCommand {
   SinkKey sink = nullptr;
   uint32_t deliveries = 0;
+  uint64_t bytes = 0;
 };
 
 // New limits for the credit of a live stream; 0 holds deliveries. What it holds already stays.
@@ -343,7 +345,8 @@ struct GetQueueCommand {
 };
 struct ListQueuesOutcome {
   std::vector<QueueInfo> queues;  // in order of name
-  bool more = false;              // continue after the last name
+  bool more = false;              // continue after `last_name`; `queues` may be empty all the same
+  std::string last_name;          // the last one looked at
 };
 struct ListQueuesCommand {
   using Done = absl::AnyInvocable<void(absl::StatusOr<ListQueuesOutcome>)>;

@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
 #include "server/broker/queue.h"
@@ -35,7 +36,7 @@ struct PublishPlan {
   };
 
   std::vector<Message> messages;  // of all publishes, one after the other
-  absl::flat_hash_map<Queue*, Demand> demand;
+  absl::btree_map<QueueId, Demand> demand;  // in order, so that one plan is done in one way
   absl::flat_hash_map<RecentIds::Key, First> planned_ids;
   // Not empty: rows of the store that have to be known before the plan can be made.
   std::vector<RecentIds::Key> unknown;
@@ -53,7 +54,7 @@ struct ParkedPublish {
   Lsn looked_up_from = 0;  // what was durable when the first lookup was started; 0: none was
   bool reading = false;
   int64_t known_duplicates = 0;  // leading messages that the producer had sent before
-  int64_t give_up_ns = 0;  // of its wait for room; 0: it has not had to wait
+  int64_t give_up_ns = 0;  // monotonic, of its wait for room; 0: does not wait for that
 };
 
 }  // namespace sluice::broker

@@ -62,6 +62,7 @@ struct Consumer {
 
   int32_t in_flight = 0;
   int64_t bytes_in_flight = 0;
+  uint64_t unwritten_bytes = 0;  // granted to a subscription and not yet reported written
   bool taking = false;  // is in its queue's `takers`
   bool answered = false;  // a Receive call that has got its messages
   bool ended = false;     // OnEnd was called; kept until the stream reports that it is over
@@ -73,9 +74,9 @@ struct Consumer {
 
   bool IsReceive() const { return sink == nullptr; }
   // A message larger than the credit goes out alone.
-  bool CanTake(uint32_t bytes) const {
+  bool CanTake(uint32_t bytes, uint64_t unwritten_max) const {
     if (draining || messages_left == 0 || in_flight >= max_in_flight) return false;
-    if (max_bytes_in_flight == 0) return false;
+    if (max_bytes_in_flight == 0 || unwritten_bytes >= unwritten_max) return false;
     return in_flight == 0 || bytes_in_flight + bytes <= max_bytes_in_flight;
   }
 };
@@ -88,6 +89,7 @@ struct Queue {
 
   // Consumers with credit. One without is not here and costs nothing until it has some again.
   Takers takers;
+  absl::btree_set<SubscriptionId> attached;       // every consumer, also streams that have ended
   absl::btree_set<SubscriptionId> subscriptions;  // streams that have not ended
   size_t receivers = 0;                           // waiting Receive calls
   SubscriptionId active = 0;  // the single active consumer, if there has to be one
@@ -100,6 +102,9 @@ struct Queue {
   // Outcomes of messages that were removed while a receipt was out; until when to remember (ns).
   absl::flat_hash_map<std::pair<Lane, Seq>, int64_t> removed;
   std::deque<std::pair<int64_t, std::pair<Lane, Seq>>> removed_order;
+
+  // Messages that were read for receipts of an earlier boot, while those are being dealt with.
+  absl::flat_hash_map<std::pair<Lane, Seq>, storage::StoredMessage> looked_at;
 
   // Delayed messages.
   std::unique_ptr<DueWindow> due;  // made when first used

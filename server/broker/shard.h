@@ -53,6 +53,7 @@ struct ShardOptions {
   // What each queue may have open whatever the shard's limit says: others that are full of messages
   // that nobody takes must not stop it.
   size_t open_messages_reserved = 1000;
+  uint64_t unwritten_bytes_max = kUnwrittenBytesMax;
 };
 
 class Shard {
@@ -187,7 +188,7 @@ class Shard {
   void PublishOrPark(ParkedPublish attempt, Now now);
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
-  bool MayWaitForRoom(ParkedPublish& attempt, const absl::Status& full, Now now);
+  bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);
   void RetryWaitingLines(Queue& queue, Now now);
@@ -326,6 +327,9 @@ class Shard {
     bool settled = false;
   };
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
+  bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
+  const storage::StoredMessage* KnownMessage(Queue& queue, LaneState& lane, Seq seq);
+  bool LookAtDelayed(Queue& queue, SettleCommand& command, Now now);
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
@@ -365,6 +369,15 @@ class Shard {
   void Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, OpenMessage& message,
              Payload payload, bool write_history, Now now);
   void ForgetOpen(Queue& queue, size_t count);
+  // How much one stream may have unwritten now.
+  uint64_t UnwrittenMax() const {
+    return unwritten_bytes_ < options_.unwritten_bytes_max ? kUnwrittenBytesPerStreamMax
+                                                           : kUnwrittenReportBytes;
+  }
+  bool CanTake(const Consumer& consumer, uint32_t bytes) const {
+    return consumer.CanTake(bytes, UnwrittenMax());
+  }
+  void ForgetUnwritten(Consumer& consumer, uint64_t bytes);
   void FlushOutboxes(Now now);
   void Deliver(Consumer& consumer, std::vector<OutgoingDelivery> deliveries);
   void LeaveTakers(Consumer& consumer);
@@ -447,6 +460,7 @@ class Shard {
   uint64_t next_ticket_ = 1;
   size_t peeks_ = 0;  // of them, for statistics
   uint64_t window_bytes_ = 0;
+  uint64_t unwritten_bytes_ = 0;  // of all consumers
   uint64_t reading_bytes_ = 0;  // what the reads under way may bring at most
 
   // Publishes that wait.

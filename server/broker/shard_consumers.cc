@@ -39,6 +39,7 @@ Consumer& Shard::AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue, N
   added.queue = &queue;
   added.connect_ms = queue.last_used_ms = now.engine_ms;
   consumers_[added.id] = std::move(consumer);
+  queue.attached.insert(added.id);
   if (added.IsReceive()) {
     ++queue.receivers;
     by_call_[added.call_id] = added.id;
@@ -65,13 +66,9 @@ void Shard::Activate(Queue& queue) {
 
 void Shard::ResetTakers(Queue& queue) {
   queue.active = 0;
-  for (auto& [id, consumer] : consumers_) {
-    if (consumer->queue == &queue) LeaveTakers(*consumer);
-  }
+  for (const SubscriptionId id : queue.attached) LeaveTakers(*FindConsumer(id));
   Activate(queue);
-  for (auto& [id, consumer] : consumers_) {
-    if (consumer->queue == &queue) WakeConsumer(*consumer);
-  }
+  for (const SubscriptionId id : queue.attached) WakeConsumer(*FindConsumer(id));
 }
 
 void Shard::SetConsumerTimer(Consumer& consumer, int64_t due_ns) {
@@ -273,10 +270,18 @@ void Shard::LeaveQueue(Consumer& consumer) {
   queue.last_used_ms = std::max(queue.last_used_ms, last_turn_ms_);
 }
 
+void Shard::ForgetUnwritten(Consumer& consumer, uint64_t bytes) {
+  bytes = std::min(bytes, consumer.unwritten_bytes);
+  consumer.unwritten_bytes -= bytes;
+  unwritten_bytes_ -= bytes;
+}
+
 void Shard::RemoveConsumer(Consumer& consumer) {
+  ForgetUnwritten(consumer, consumer.unwritten_bytes);
   if (!consumer.ended) LeaveQueue(consumer);
   Queue* queue = consumer.queue;
   if (queue) {
+    queue->attached.erase(consumer.id);
     for (const auto& [lane, seq] : consumer.leases) {
       queue->lanes[lane]->open.at(seq).holder = 0;
     }
@@ -338,6 +343,8 @@ void Shard::Do(WrittenCommand& command, Now now) {
   const auto it = by_sink_.find(command.sink);
   if (it == by_sink_.end()) return;
   Consumer& consumer = *FindConsumer(it->second);
+  ForgetUnwritten(consumer, command.bytes);
+  WakeConsumer(consumer);
   if (!consumer.auto_ack) return;
   for (uint32_t i = 0; i < command.deliveries && !consumer.unwritten_auto_acks.empty(); ++i) {
     const Receipt receipt = consumer.unwritten_auto_acks.front();

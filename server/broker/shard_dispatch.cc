@@ -24,7 +24,7 @@ void Shard::WakeConsumer(Consumer& consumer) {
   if (consumer.ended || consumer.answered || !consumer.queue) return;
   Queue& queue = *consumer.queue;
   if (consumer.taking) return Wake(queue);
-  if (!consumer.CanTake(0) || consumer.rate_timer_ns != 0) return;
+  if (!CanTake(consumer, 0) || consumer.rate_timer_ns != 0) return;
   if (queue.row.config.single_active_consumer && queue.active != consumer.id) return;
   consumer.taking = true;
   queue.takers.Add(consumer.priority, consumer.id);
@@ -236,7 +236,7 @@ OpenMessage& Shard::OpenFresh(Queue& queue, LaneState& lane,
 Consumer* Shard::NextTaker(Queue& queue, uint32_t bytes, Now now) {
   const auto reject = [&](SubscriptionId id) {
     Consumer& consumer = *FindConsumer(id);
-    if (!consumer.CanTake(0)) {
+    if (!CanTake(consumer, 0)) {
       consumer.taking = false;
       return Takers::Verdict::kLeaves;
     }
@@ -246,7 +246,7 @@ Consumer* Shard::NextTaker(Queue& queue, uint32_t bytes, Now now) {
       mono_timers_.Add({consumer.rate_timer_ns, TimerKind::kConsumerRate, 0, 0, consumer.id});
       return Takers::Verdict::kLeaves;
     }
-    return consumer.CanTake(bytes) ? Takers::Verdict::kTakes : Takers::Verdict::kStays;
+    return CanTake(consumer, bytes) ? Takers::Verdict::kTakes : Takers::Verdict::kStays;
   };
   return FindConsumer(queue.takers.Next(reject));
 }
@@ -281,6 +281,10 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
   ++queue.counters.delivered;
   ++consumer.in_flight;
   consumer.bytes_in_flight += message.size_bytes;
+  if (!consumer.IsReceive()) {
+    consumer.unwritten_bytes += message.size_bytes;
+    unwritten_bytes_ += message.size_bytes;
+  }
   if (consumer.messages_left > 0) --consumer.messages_left;
   consumer.leases.insert({at.lane, seq});
 

@@ -85,7 +85,7 @@ void Shard::StreamIdle(const Timer& timer, Now now) {
   Consumer* consumer = FindConsumer(timer.id);
   if (!consumer) return;
   consumer->timer_due_ns = 0;
-  const bool waits_for_its_client = !consumer->CanTake(0);
+  const bool waits_for_its_client = !CanTake(*consumer, 0);
   const bool has_more = !consumer->outbox.empty() || !consumer->held.empty() ||
                         (consumer->queue && consumer->queue->Ready() > 0);
   if (waits_for_its_client || has_more) {

@@ -23,6 +23,13 @@ absl::Status MemoryFull() {
       kFullRetryMs);
 }
 
+absl::Status WaitedTooLong() {
+  return WithRetryAfter(
+      MakeError(ErrorReason::kQueueFull,
+                "the queue has been full for all of wait_when_full; publish again later"),
+      kFullRetryMs);
+}
+
 }  // namespace
 
 void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
@@ -36,6 +43,11 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   auto& line = parked_lines_[attempt.line];
   line.push_back(attempt.id);
   const std::string name = attempt.line;
+  if (const auto* publish = std::get_if<PublishCommand>(&attempt.command);
+      publish && publish->publish.wait_when_full_ms > 0) {
+    attempt.give_up_ns = now.mono_ns + publish->publish.wait_when_full_ms * kNsPerMs;
+    mono_timers_.Add({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
+  }
   parked_[attempt.id] = std::make_unique<ParkedPublish>(std::move(attempt));
   // Now that it has a place, what it waits for can be asked for.
   if (!behind_others) RetryLine(name, now);
@@ -75,9 +87,7 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
     return false;
   }
   if (status.ok()) status = MakeRoom(&plan, &reading, now);
-  if (reading && attempt.id == 0) return false;
-  if (reading) return attempt.reading = true, plan.full->waiting_lines.push_back(attempt.line), false;
-  if (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now)) {
+  if (reading || (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now))) {
     if (attempt.id != 0) plan.full->waiting_lines.push_back(attempt.line);
     return false;
   }
@@ -98,16 +108,11 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   return true;
 }
 
-bool Shard::MayWaitForRoom(ParkedPublish& attempt, const absl::Status& full, Now now) {
+bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const {
   const Publish& publish = std::get<PublishCommand>(attempt.command).publish;
   // A refusal without a time to come back is for ever.
-  if (publish.wait_when_full_ms == 0 || !RetryAfterMsOf(full)) return false;
-  if (attempt.give_up_ns != 0 && attempt.give_up_ns <= now.mono_ns) return false;
-  if (attempt.give_up_ns == 0 && attempt.id != 0) {
-    attempt.give_up_ns = now.mono_ns + publish.wait_when_full_ms * kNsPerMs;
-    mono_timers_.Add({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
-  }
-  return true;
+  return publish.wait_when_full_ms > 0 && RetryAfterMsOf(full) &&
+         (attempt.id == 0 || attempt.give_up_ns > now.mono_ns);
 }
 
 // Asks the store for deduplication ids.
@@ -163,11 +168,16 @@ void Shard::Unpark(ParkedPublish& attempt) {
   parked_.erase(attempt.id);
 }
 
-// Its time to wait for room is over.
+// Its time to wait for room is over, whether or not it was its turn.
 void Shard::GiveUpParked(uint64_t id, Now now) {
   const auto it = parked_.find(id);
   if (it == parked_.end()) return;
+  it->second->give_up_ns = 0;
   const std::string line = it->second->line;
+  if (parked_lines_.at(line).front() != id) {
+    RefusePublish(*it->second, WaitedTooLong());
+    return Unpark(*it->second);
+  }
   RetryLine(line, now);
 }
 

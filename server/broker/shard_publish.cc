@@ -117,7 +117,7 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
       PlanDedup(*planned.message->options->dedup, parked, now, plan, &planned);
     }
     for (Queue* queue : planned.stored_in) {
-      PublishPlan::Demand& demand = plan->demand[queue];
+      PublishPlan::Demand& demand = plan->demand[queue->qid];
       ++demand.messages;
       demand.bytes += planned.message->payload.size();
     }
@@ -131,7 +131,8 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
 // OK: there is room everywhere, made where the queue says so. Otherwise plan->full says where not,
 // and whether waiting for `*reading` would help.
 absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
-  for (auto& [queue, demand] : plan->demand) {
+  for (const auto& [qid, demand] : plan->demand) {
+    Queue* queue = FindQueue(qid);
     if (HasRoom(*queue, demand)) continue;
     const QueueConfig& config = queue->row.config;
     const bool could_fit = (config.max_length == 0 || demand.messages <= config.max_length) &&

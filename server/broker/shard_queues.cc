@@ -1,6 +1,7 @@
 // Making, changing, listing and removing queues.
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
@@ -103,6 +104,8 @@ Queue& Shard::MakeQueue(QueueConfig config, bool temporary, Now now) {
   queue.row.config = std::move(config);
   queue.row.temporary = temporary;
   queue.row.create_ms = queue.row.update_ms = now.engine_ms;
+  // Numbers of queues are never reused: no etag of a deleted queue fits one made later.
+  queue.row.revision = (static_cast<uint64_t>(queue.qid) << 32) + 1;
   queue.last_used_ms = now.engine_ms;
   by_qid_[queue.qid] = &queue;
   queues_[queue.row.config.name] = std::move(made);
@@ -295,12 +298,15 @@ void Shard::Do(GetQueueCommand& command, Now now) {
 
 void Shard::Do(ListQueuesCommand& command, Now now) {
   ListQueuesOutcome outcome;
+  size_t scanned = 0;
   for (auto it = queues_.upper_bound(command.after_name); it != queues_.end(); ++it) {
-    if (!command.name_glob.empty() && !GlobMatches(command.name_glob, it->first)) continue;
-    if (outcome.queues.size() == static_cast<size_t>(command.limit)) {
+    if (outcome.queues.size() == static_cast<size_t>(command.limit) ||
+        scanned++ == kRowsScannedPerCallMax) {
       outcome.more = true;
       break;
     }
+    outcome.last_name = it->first;
+    if (!command.name_glob.empty() && !GlobMatches(command.name_glob, it->first)) continue;
     outcome.queues.push_back(Describe(*it->second, now));
   }
   AnswerWhenDurable(std::move(command.done), std::move(outcome));
@@ -338,11 +344,7 @@ void Shard::Do(PauseQueueCommand& command, Now now) {
 
 // They take nothing from now on, and are told when it is true for good.
 void Shard::EndConsumersOf(Queue& queue, const absl::Status& status) {
-  std::vector<SubscriptionId> ids;
-  for (const auto& [id, consumer] : consumers_) {
-    if (consumer->queue == &queue) ids.push_back(id);
-  }
-  for (const SubscriptionId id : ids) {
+  for (const SubscriptionId id : std::exchange(queue.attached, {})) {
     Consumer& consumer = *consumers_.at(id);
     const bool ended = consumer.ended;
     if (!ended) LeaveQueue(consumer);

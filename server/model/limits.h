@@ -22,6 +22,10 @@ inline constexpr int64_t kResponseBytesMax = 3 * kMiB;  // generated clients acc
 inline constexpr int kMessagesPerPublishMax = 1000;
 inline constexpr int kAttributesMax = 64;
 inline constexpr int64_t kAttributesBytesMax = 16 * kKiB;
+// What a message may have on the wire besides its body: attributes and their framing, the short
+// strings, the server's fields of a forwarded message. Above the sum of their limits, so that only
+// repetitions, of which the last wins, are refused by it.
+inline constexpr int64_t kEnvelopeBytesMax = 32 * kKiB;
 inline constexpr size_t kShortStringBytesMax = 255;  // group, routing_key, dedup_id, consumer, ...
 inline constexpr size_t kNameBytesMax = 255;
 inline constexpr int kReceiptsPerCallMax = 10'000;
@@ -30,6 +34,7 @@ inline constexpr size_t kNackReasonBytesMax = 1024;
 // Lists.
 inline constexpr int kPageSizeDefault = 100;
 inline constexpr int kPageSizeMax = 1000;
+inline constexpr size_t kRowsScannedPerCallMax = 10'000;  // API.md rule 14
 
 // Leases and credit.
 inline constexpr int64_t kLeaseMsDefault = 30 * kSecondMs;
@@ -40,6 +45,16 @@ inline constexpr int32_t kMaxInFlightCeiling = 100'000;
 inline constexpr int64_t kMaxBytesInFlightDefault = 2 * kMiB;
 inline constexpr int64_t kMaxBytesInFlightCeiling = 256 * kMiB;
 inline constexpr int64_t kDelayMsMax = 366 * kDayMs;
+
+// Deliveries handed to a stream and not yet taken by its transport. A stream that has this much is
+// granted nothing more, whatever its credit: one response under way and most of the next.
+inline constexpr uint64_t kUnwrittenBytesPerStreamMax = 4 * kMiB;
+// The same over all streams of a shard. At it a stream is granted more only while it has less than
+// kUnwrittenReportBytes, so that slow consumers do not hold up the others.
+inline constexpr uint64_t kUnwrittenBytesMax = 256 * kMiB;
+// A stream tells the shard what was written once it is this much: at most what the shard lets every
+// stream have, or a stream could wait for a report that never comes.
+inline constexpr uint64_t kUnwrittenReportBytes = 64 * kKiB;
 
 // Retries: API.md rule 6.
 inline constexpr int64_t kMinBackoffMsDefault = 1 * kSecondMs;

@@ -3,10 +3,12 @@
 #define SLUICE_TESTS_UNIT_API_FAKE_SHARD_H_
 
 #include <deque>
+#include <optional>
 #include <utility>
 #include <variant>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "server/broker/commands.h"
 
 namespace sluice::api {
@@ -24,6 +26,17 @@ class FakeShard : public broker::CommandSink {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(
         +[](std::deque<broker::Command>* commands) { return !commands->empty(); }, &commands_));
+    broker::Command command = std::move(commands_.front());
+    commands_.pop_front();
+    return std::get<T>(std::move(command));
+  }
+
+  // The next command, which must be a `T`; none if it does not come in time.
+  template <typename T>
+  std::optional<T> TryTake(absl::Duration timeout) {
+    absl::MutexLock lock(&mutex_);
+    const auto come = +[](std::deque<broker::Command>* commands) { return !commands->empty(); };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(come, &commands_), timeout)) return std::nullopt;
     broker::Command command = std::move(commands_.front());
     commands_.pop_front();
     return std::get<T>(std::move(command));

@@ -108,6 +108,25 @@ TEST(PublishParserTest, BodyMayBeAsLargeAsTheLimitAndNotOneByteLarger) {
   EXPECT_EQ(FieldOf(StatusOf(message)), "messages[0].body");
 }
 
+TEST(PublishParserTest, RepeatedFieldsCountThoughTheLastWins) {
+  const auto with_bodies = [](int count) {
+    const std::string body = std::string("\x0a") + static_cast<char>(kBodyMax) +
+                             std::string(kBodyMax, 'x');
+    std::string message;
+    for (int i = 0; i < count; ++i) message += body;
+    std::string request = "\x0a\x01" "q\x1a";
+    for (size_t left = message.size(); ; left >>= 7) {
+      request += static_cast<char>(left < 0x80 ? left : (left & 0x7f) | 0x80);
+      if (left < 0x80) break;
+    }
+    return ParsePublishRequest(Buffer(request + message), kBodyMax).status();
+  };
+  const int fits = static_cast<int>((kBodyMax + kEnvelopeBytesMax) / (kBodyMax + 2));
+  EXPECT_TRUE(with_bodies(fits).ok());
+  EXPECT_EQ(ReasonOf(with_bodies(fits + 1)), ErrorReason::kMessageTooLarge);
+  EXPECT_EQ(FieldOf(with_bodies(fits + 1)), "messages[0]");
+}
+
 TEST(PublishParserTest, AttributesAreLimitedInNumberAndSize) {
   v1::Message message;
   for (int i = 0; i < kAttributesMax; ++i) (*message.mutable_attributes())[absl::StrCat(i)] = "";

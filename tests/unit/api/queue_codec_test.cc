@@ -25,6 +25,13 @@ TEST(QueueCodecTest, FieldsOfLaterFeaturesAreRefusedByName) {
   EXPECT_EQ(ToConfigChange(config).status().code(), absl::StatusCode::kUnimplemented);
 }
 
+TEST(QueueCodecTest, ValuesThatAnEnumLacksAreInvalidRatherThanNotBuilt) {
+  v1::QueueConfig config;
+  config.set_overflow(static_cast<v1::Overflow>(77));
+  EXPECT_EQ(ToConfigChange(config).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(FieldOf(ToConfigChange(config).status()), "config.overflow");
+}
+
 TEST(QueueCodecTest, BackoffBoundsMustNotCross) {
   v1::QueueConfig config;
   config.mutable_retry()->mutable_min_backoff()->set_seconds(2);

@@ -4,6 +4,7 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -158,6 +159,7 @@ TEST_F(ServerTest, SubscriptionCarriesStartedThenDeliveriesAndEndsAsTheShardSays
   const grpc::Status status = reader->Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_EQ(ReasonIn(status), "QUEUE_DELETED");
+  EXPECT_GT(shard_.Take<broker::WrittenCommand>().bytes, 100'000u);
   EXPECT_TRUE(shard_.Take<broker::CloseSubscriptionCommand>().unwritten.empty());
 }
 
@@ -476,6 +478,7 @@ TEST_F(ServerTest, CallsThatAreNotBuiltNameThemselves) {
   auto status = admin_stub_->CreateExchange(&context, v1::CreateExchangeRequest(), &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_NE(status.error_message().find("CreateExchange"), std::string::npos);
+  EXPECT_EQ(ReasonIn(status), "INVALID_FIELD");
   grpc::ClientContext consume_context;
   auto consume = queue_stub_->Consume(&consume_context);
   v1::ConsumeResponse consumed;
@@ -539,6 +542,231 @@ TEST_F(ServerTest, AgedStreamsEndBeforeTheirConnectionIsCut) {
   v1::SubscribeResponse response;
   EXPECT_FALSE(reader->Read(&response));
   EXPECT_EQ(ReasonIn(reader->Finish()), "STREAM_AGED");
+}
+
+TEST_F(ServerTest, WrittenDeliveriesAreReportedByBytes) {
+  grpc::ClientContext context;
+  v1::SubscribeRequest request;
+  request.set_queue("work");
+  auto reader = queue_stub_->Subscribe(&context, request);
+  auto command = shard_.Take<broker::SubscribeCommand>();
+  command.sink->OnStarted({1, "work", 30'000, 100, 1 << 20});
+  v1::SubscribeResponse response;
+  ASSERT_TRUE(reader->Read(&response));
+  // One byte below the bound waits for more.
+  const size_t envelope = DeliveryOf(1, std::string(kUnwrittenReportBytes, 'x')).payload.size() -
+                          kUnwrittenReportBytes;
+  std::vector<broker::OutgoingDelivery> deliveries;
+  deliveries.push_back(DeliveryOf(1, std::string(kUnwrittenReportBytes - envelope - 1, 'x')));
+  const size_t bytes = deliveries[0].payload.size();
+  command.sink->OnDeliveries(std::move(deliveries));
+  ASSERT_TRUE(reader->Read(&response));
+  deliveries.clear();
+  deliveries.push_back(DeliveryOf(2, "y"));
+  const size_t more_bytes = deliveries[0].payload.size();
+  command.sink->OnDeliveries(std::move(deliveries));
+  ASSERT_TRUE(reader->Read(&response));
+  const auto written = shard_.Take<broker::WrittenCommand>();
+  EXPECT_EQ(written.bytes, bytes + more_bytes);
+  EXPECT_EQ(written.deliveries, 0u);
+  command.sink->OnEnd(absl::OkStatus());
+  EXPECT_FALSE(reader->Read(&response));
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+// A publish whose request never comes.
+class StalledPublish {
+ public:
+  explicit StalledPublish(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {
+    call_ = stub_.PrepareCall(&context_, "/sluice.v1.QueueService/Publish", &queue_);
+    call_->StartCall(this);
+    Wait();
+  }
+  ~StalledPublish() {
+    queue_.Shutdown();
+    void* tag;
+    bool ok;
+    while (queue_.Next(&tag, &ok)) continue;
+  }
+  grpc::Status Cancel() {
+    context_.TryCancel();
+    grpc::Status status;
+    call_->Finish(&status, this);
+    Wait();
+    return status;
+  }
+
+ private:
+  void Wait() {
+    void* tag;
+    bool ok;
+    queue_.Next(&tag, &ok);
+  }
+  grpc::ClientContext context_;
+  grpc::GenericStub stub_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+};
+
+TEST_F(ServerTest, PublishesWaitUnreadForEarlierOnesToArriveAndAcksDoNot) {
+  ServerOptions options;
+  options.server_bytes_max = kRequestBytesMax;  // one at a time
+  Start(options);
+  StalledPublish stalled(channel_);
+  v1::PublishRequest publish;
+  publish.set_queue("work");
+  publish.add_messages();
+  v1::PublishResponse response;
+  // Until the stalled call has been taken up, ours may overtake it.
+  grpc::Status status;
+  for (int i = 0; i < 100 && status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(200));
+    std::thread shard([&] {
+      if (auto command = shard_.TryTake<broker::PublishCommand>(absl::Milliseconds(400))) {
+        command->done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+      }
+    });
+    status = queue_stub_->Publish(&context, publish, &response);
+    shard.join();
+  }
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+
+  std::thread acking([&] {
+    grpc::ClientContext context;
+    v1::AckRequest ack;
+    ack.set_queue("work");
+    ack.add_receipts(Text(codec_, ReceiptOf(1)));
+    v1::AckResponse acked;
+    EXPECT_TRUE(queue_stub_->Ack(&context, ack, &acked).ok());
+  });
+  shard_.Take<broker::SettleCommand>().done(broker::SettleOutcome{});
+  acking.join();
+
+  EXPECT_EQ(stalled.Cancel().error_code(), grpc::StatusCode::CANCELLED);
+  std::thread publishing([&] {
+    grpc::ClientContext context;
+    EXPECT_TRUE(queue_stub_->Publish(&context, publish, &response).ok());
+  });
+  shard_.Take<broker::PublishCommand>().done(
+      std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+  publishing.join();
+}
+
+TEST_F(ServerTest, AFloodOfLargePublishesIsRefusedWithAReasonAndNothingRefusedIsTaken) {
+  ServerOptions options;
+  options.body_bytes_max = kBodyBytesMaxCeiling;
+  options.server_bytes_max = 2 * kRequestBytesMax;
+  options.transport_bytes_max = 128 * kMiB;  // less than the flood
+  Start(options);
+  constexpr int kCalls = 16;
+  v1::PublishRequest request;
+  request.set_queue("work");
+  request.add_messages()->set_body(std::string(14 * kMiB, 'x'));
+  std::vector<grpc::Status> statuses(kCalls);
+  std::vector<std::thread> clients;
+  std::atomic<int> answered{0};
+  for (int i = 0; i < kCalls; ++i) {
+    clients.emplace_back([&, i] {
+      grpc::ClientContext context;
+      v1::PublishResponse response;
+      statuses[i] = queue_stub_->Publish(&context, request, &response);
+      ++answered;
+    });
+  }
+  // Three fill the budget, one more may have begun to arrive before.
+  std::vector<broker::PublishCommand> taken;
+  while (answered + static_cast<int>(taken.size()) < kCalls) {
+    if (auto command = shard_.TryTake<broker::PublishCommand>(absl::Milliseconds(50))) {
+      taken.push_back(*std::move(command));
+    }
+  }
+  EXPECT_GE(taken.size(), 3u);
+  EXPECT_LE(taken.size(), 4u);
+  for (auto& command : taken) {
+    command.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+  }
+  for (auto& client : clients) client.join();
+  size_t stored = 0;
+  for (const auto& status : statuses) {
+    if (status.ok()) {
+      ++stored;
+    } else {
+      EXPECT_EQ(ReasonIn(status), "MEMORY_FULL") << status.error_message();
+    }
+  }
+  EXPECT_EQ(stored, taken.size());
+}
+
+TEST_F(ServerTest, ReceiveCallsBeyondTheLimitAreRefused) {
+  ServerOptions options;
+  options.receives_max = 1;
+  Start(options);
+  v1::ReceiveRequest request;
+  request.set_queue("work");
+  v1::ReceiveResponse response;
+  std::thread first([&] {
+    grpc::ClientContext context;
+    v1::ReceiveResponse first_response;
+    EXPECT_TRUE(queue_stub_->Receive(&context, request, &first_response).ok());
+  });
+  auto command = shard_.Take<broker::ReceiveCommand>();
+  grpc::ClientContext context;
+  const auto status = queue_stub_->Receive(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(ReasonIn(status), "TOO_MANY_STREAMS");
+  command.done(std::vector<broker::OutgoingDelivery>());
+  first.join();
+  std::thread third([&] {
+    grpc::ClientContext third_context;
+    EXPECT_TRUE(queue_stub_->Receive(&third_context, request, &response).ok());
+  });
+  shard_.Take<broker::ReceiveCommand>().done(std::vector<broker::OutgoingDelivery>());
+  third.join();
+}
+
+TEST_F(ServerTest, AnswersToReceiveThatNobodyReadsAreBounded) {
+  ServerOptions options;
+  options.receive_bytes_max = 0;
+  Start(options);
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::ReceiveRequest request;
+    request.set_queue("work");
+    v1::ReceiveResponse response;
+    EXPECT_EQ(ReasonIn(queue_stub_->Receive(&context, request, &response)), "MEMORY_FULL");
+  });
+  std::vector<broker::OutgoingDelivery> deliveries;
+  deliveries.push_back(DeliveryOf(3, "x"));
+  shard_.Take<broker::ReceiveCommand>().done(std::move(deliveries));
+  const auto written = shard_.Take<broker::ReceiveWrittenCommand>();
+  EXPECT_FALSE(written.written) << "the refusal did not happen";
+  EXPECT_EQ(written.receipts.size(), 1u);
+  client.join();
+}
+
+TEST_F(ServerTest, UnknownFieldsAreRefusedAlsoInsideOfOthers) {
+  v1::CreateQueueRequest request;
+  request.mutable_config()->set_name("work");
+  auto* const retry = request.mutable_config()->mutable_retry();
+  retry->GetReflection()->MutableUnknownFields(retry)->AddVarint(99, 1);
+  grpc::ClientContext context;
+  v1::CreateQueueResponse response;
+  const auto status = admin_stub_->CreateQueue(&context, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_NE(status.error_message().find("field 99 of config.retry"), std::string::npos)
+      << status.error_message();
+
+  grpc::ClientContext nack_context;
+  v1::NackRequest nack;
+  nack.set_queue("work");
+  nack.add_items();
+  auto* const item = nack.add_items();
+  item->GetReflection()->MutableUnknownFields(item)->AddVarint(98, 1);
+  v1::NackResponse nacked;
+  const auto refused = queue_stub_->Nack(&nack_context, nack, &nacked);
+  EXPECT_NE(refused.error_message().find("field 98 of items[1]"), std::string::npos)
+      << refused.error_message();
 }
 
 TEST_F(ServerTest, StreamsBeyondTheLimitAreRefused) {

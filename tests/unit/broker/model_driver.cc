@@ -1,6 +1,7 @@
 #include "tests/unit/broker/model_driver.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace sluice::broker {
 namespace {
@@ -24,6 +25,7 @@ void ModelSink::OnDeliveries(std::vector<OutgoingDelivery> deliveries) {
   for (const OutgoingDelivery& delivery : deliveries) {
     driver_->model().Shown(model, delivery);
     driver_->Remember(delivery);
+    unreported_bytes += delivery.payload.size();
     model.shown.push_back(delivery.receipt);
     if (model.messages_left == 0) driver_->Fail("more than max_messages");
     if (model.messages_left > 0) --model.messages_left;
@@ -70,6 +72,11 @@ void ModelDriver::Boot() {
 }
 
 void ModelDriver::Turn() {
+  for (const auto& sink : sinks_) {
+    if (sink->unreported_bytes == 0) continue;
+    world_.shard->Apply(WrittenCommand{sink.get(), 0, std::exchange(sink->unreported_bytes, 0)},
+                        now());
+  }
   model_.BeginTurn();
   world_.shard->RunTurn(now());
   const Lsn lsn = world_.shard->last_lsn();

@@ -36,6 +36,7 @@ class ModelSink : public SubscriptionSink {
 
   ModelConsumer model;
   bool started = false;
+  uint64_t unreported_bytes = 0;  // delivered, and not yet said to be written
 
  private:
   ModelDriver* const driver_;

@@ -1,6 +1,7 @@
 // Making, changing, listing and deleting queues.
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_format.h"
 #include "tests/support/shard_harness.h"
 
 namespace sluice::broker {
@@ -74,21 +75,55 @@ TEST(Queues, UpdateChangesWhatIsSetOrReplacesAndHonoursTheRevision) {
   QueueConfigChange config;
   config.name = "q";
   config.lease_ms = 5000;
-  ASSERT_TRUE(shard.CreateQueue(config).ok());
+  const auto created = shard.CreateQueue(config);
+  ASSERT_TRUE(created.ok());
+  const uint64_t first = created->queue.revision;
   QueueConfigChange change;
   change.name = "q";
   change.max_backoff_ms = 60'000;
   auto updated = Update(shard, change);
   ASSERT_TRUE(updated.ok());
   EXPECT_EQ(updated->config.lease_ms, 5000);
-  EXPECT_EQ(updated->revision, 2u);
-  EXPECT_EQ(Update(shard, change)->revision, 2u) << "nothing changed";
-  EXPECT_EQ(ReasonOf(Update(shard, change, false, 1).status()), ErrorReason::kEtagMismatch);
-  updated = Update(shard, change, /*replace=*/true, 2);
+  EXPECT_EQ(updated->revision, first + 1);
+  EXPECT_EQ(Update(shard, change)->revision, first + 1) << "nothing changed";
+  EXPECT_EQ(ReasonOf(Update(shard, change, false, first).status()), ErrorReason::kEtagMismatch);
+  updated = Update(shard, change, /*replace=*/true, first + 1);
   ASSERT_TRUE(updated.ok());
   EXPECT_EQ(updated->config.lease_ms, kLeaseMsDefault);
   change.name = "nowhere";
   EXPECT_EQ(ReasonOf(Update(shard, change).status()), ErrorReason::kQueueNotFound);
+}
+
+TEST(Queues, TheRevisionOfADeletedQueueIsNoneOfItsSuccessor) {
+  ShardHarness shard;
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  const uint64_t old = shard.GetQueue("q").revision;
+  ASSERT_TRUE(Delete(shard, "q", false, false, old).ok());
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  EXPECT_EQ(ReasonOf(Delete(shard, "q", false, false, old)), ErrorReason::kEtagMismatch);
+  shard.Crash();
+  EXPECT_EQ(ReasonOf(Delete(shard, "q", false, false, old)), ErrorReason::kEtagMismatch);
+  EXPECT_TRUE(Delete(shard, "q", false, false, shard.GetQueue("q").revision).ok());
+}
+
+TEST(Queues, OneListingLooksAtABoundedNumberOfQueues) {
+  ShardHarness shard;
+  for (size_t i = 0; i <= kRowsScannedPerCallMax; ++i) {
+    QueueConfigChange config;
+    config.name = absl::StrFormat("q%06d", i);
+    shard.Apply(CreateQueueCommand{config, [](const auto& outcome) { ASSERT_TRUE(outcome.ok()); }});
+  }
+  shard.RunUntilQuiet();
+  Reply<absl::StatusOr<ListQueuesOutcome>> first;
+  shard.Run(ListQueuesCommand{"*1000?", "", 100, first.Done()});
+  ASSERT_TRUE((*first).ok());
+  EXPECT_TRUE((*first)->queues.empty()) << "the one match lies behind the bound";
+  EXPECT_TRUE((*first)->more);
+  EXPECT_EQ((*first)->last_name, "q009999");
+  bool more = true;
+  EXPECT_EQ(List(shard, "*1000?", (*first)->last_name, 100, &more),
+            std::vector<std::string>{"q010000"});
+  EXPECT_FALSE(more);
 }
 
 TEST(Queues, DeleteHonoursItsConditionsAndNumbersAreNotUsedAgain) {

@@ -55,6 +55,48 @@ TEST_F(Subscription, CreditInBytesIsKeptAndALargerMessageGoesAlone) {
   EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"b"});
 }
 
+TEST_F(Subscription, NothingIsGrantedFarAheadOfWhatIsWritten) {
+  const std::string large(kUnwrittenBytesPerStreamMax / 4, 'l');
+  shard_.Publish("q", Bodies(6, large));
+  const auto slow = shard_.Subscribe(ToQ());
+  auto command = ToQ();
+  command.max_bytes_in_flight = kMaxBytesInFlightCeiling;
+  shard_.Close(slow);
+  const auto sink = shard_.Subscribe(std::move(command));
+  const auto got = sink->Take();
+  ASSERT_EQ(got.size(), 4u) << "credit is left, but none of it was written";
+  ASSERT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+  EXPECT_EQ(sink->waiting(), 0u);
+  shard_.Run(WrittenCommand{sink.get(), 0, got[0].payload.size()});
+  EXPECT_EQ(sink->waiting(), 1u);
+  shard_.Run(WrittenCommand{sink.get(), 0, got[1].payload.size()});
+  EXPECT_EQ(sink->waiting(), 2u);
+}
+
+TEST(SubscriptionBudget, OthersGoOnWhenSlowStreamsHoldTheWholeBudget) {
+  ShardOptions options;
+  options.unwritten_bytes_max = kUnwrittenReportBytes * 2;
+  ShardHarness shard(options);
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  shard.Publish("q", Bodies(5, std::string(kUnwrittenReportBytes, 'm')));
+  SubscribeCommand command;
+  command.queue = "q";
+  command.max_bytes_in_flight = kMaxBytesInFlightCeiling;
+  const auto slow = shard.Subscribe(std::move(command));
+  EXPECT_EQ(slow->Take().size(), 2u) << "the budget of the shard";
+  const auto live = shard.Subscribe("q");
+  for (int i = 0; i < 3; ++i) {
+    const auto got = live->Take();
+    ASSERT_EQ(got.size(), 1u) << "one at a time";
+    shard.Run(WrittenCommand{live.get(), 0, got[0].payload.size()});
+  }
+  shard.Publish("q", Bodies(2, std::string(kUnwrittenReportBytes, 'm')));
+  EXPECT_EQ(live->Take().size(), 1u);
+  shard.Close(slow);
+  shard.Run(WrittenCommand{live.get(), 0, 2 * kUnwrittenReportBytes});
+  EXPECT_GE(live->Take().size(), 1u) << "a closed stream gives its share back";
+}
+
 TEST_F(Subscription, ConsumersTakeTurns) {
   const auto one = shard_.Subscribe(ToQ());
   const auto two = shard_.Subscribe(ToQ());
