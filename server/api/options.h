@@ -49,8 +49,6 @@ struct ServerOptions {
   // Calls answered UNIMPLEMENTED although they have a handler, as the shard has not learnt their
   // commands.
   std::set<std::string> closed_calls = {
-      "PauseQueue",
-      "ResumeQueue",
       "CreateExchange",
       "GetExchange",
       "ListExchanges",
