@@ -57,7 +57,6 @@ struct ServerOptions {
       "CreateBinding",
       "ListBindings",
       "DeleteBinding",
-      "RedriveMessages",
       "ListConsumers",
       "CloseConsumer",
       "ExportDefinitions",
