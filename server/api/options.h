@@ -57,8 +57,6 @@ struct ServerOptions {
       "CreateBinding",
       "ListBindings",
       "DeleteBinding",
-      "ListConsumers",
-      "CloseConsumer",
       "ExportDefinitions",
       "ApplyDefinitions",
       "Transact",
