@@ -37,7 +37,7 @@ struct ServerOptions {
 
   // --- work taken in
   int64_t body_bytes_max = kBodyBytesMaxDefault;
-  // Open Subscribe and PublishStream calls. More are refused TOO_MANY_STREAMS.
+  // Open Subscribe, Consume and PublishStream calls. More are refused TOO_MANY_STREAMS.
   int streams_max = 50'000;
   // Unconfirmed messages and bytes of one PublishStream. At either the stream is not read on.
   int32_t stream_messages_max = 20'000;
@@ -61,6 +61,10 @@ struct ServerOptions {
       "ApplyDefinitions",
       "Transact",
   };
+
+  // False only in tests of the edge, whose shard is a fake: there all that not_built.h refuses is
+  // taken.
+  bool refuse_not_built = true;
 
   // --- about itself
   std::string version = "0.0.0";

@@ -12,19 +12,9 @@
 namespace sluice::api {
 namespace {
 
-// The answer leaves this long before the client's deadline, so that it arrives in time.
-constexpr int64_t kDeadlineMarginMs = 50;
-// A grpc-timeout travels with three digits, rounded up: of 10 s the server may see 10.1 s.
-constexpr int64_t kTimeoutDigits = 1000;
 constexpr int64_t kReceiveBytesDefault = 2 * kMiB;
 
 using Result = absl::StatusOr<std::vector<broker::OutgoingDelivery>>;
-
-int64_t WaitMsMax(int64_t remaining_ms) {
-  int64_t rounding_ms = 1;
-  while (remaining_ms / rounding_ms >= kTimeoutDigits) rounding_ms *= 10;
-  return std::max<int64_t>(0, remaining_ms - rounding_ms - kDeadlineMarginMs);
-}
 
 absl::StatusOr<broker::ReceiveCommand> ToCommand(const v1::ReceiveRequest& request) {
   if (auto status = CheckName("queue", request.queue()); !status.ok()) return status;
@@ -87,7 +77,7 @@ void HandleReceive(const std::shared_ptr<UnaryCall>& call) {
   if (!command.ok()) return call->Fail(command.status());
   ApiContext& api = call->api();
   command->call_id = api.next_receive_id.fetch_add(1, std::memory_order_relaxed);
-  command->wait_ms = std::min(command->wait_ms, WaitMsMax(call->RemainingMs()));
+  command->wait_ms = std::min(command->wait_ms, call->WaitMsMax());
   call->OnCancelled([&api, queue = command->queue, id = command->call_id] {
     api.sink->Submit(broker::CancelReceiveCommand{queue, id});
   });

@@ -83,8 +83,8 @@ const std::map<std::string, UnaryMethod>& UnaryMethods() {
 class ServerImpl final : public Server {
  public:
   ServerImpl(const ServerOptions& options, broker::CommandSink* sink, const ReceiptCodec& receipts,
-             Clock* clock, RpcObserver* observer)
-      : api_(options, sink, receipts, clock, observer),
+             const KeyedHash& hash, Clock* clock, RpcObserver* observer)
+      : api_(options, sink, receipts, hash, clock, observer),
         queue_service_(MethodsOf(v1::QueueService::service_full_name())),
         admin_service_(MethodsOf(v1::AdminService::service_full_name())) {}
 
@@ -246,9 +246,10 @@ void ServerImpl::Shutdown(int64_t grace_ms) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       broker::CommandSink* sink,
-                                                      const ReceiptCodec& receipts, Clock* clock,
+                                                      const ReceiptCodec& receipts,
+                                                      const KeyedHash& hash, Clock* clock,
                                                       RpcObserver* observer) {
-  auto server = std::make_unique<ServerImpl>(options, sink, receipts, clock, observer);
+  auto server = std::make_unique<ServerImpl>(options, sink, receipts, hash, clock, observer);
   if (auto status = server->Listen(); !status.ok()) return status;
   return server;
 }
