@@ -15,8 +15,8 @@
 namespace sluice::api {
 
 // Assembles one SubscribeResponse, ReceiveResponse or ConsumeResponse: the first two have
-// `deliveries` as field 1, and the third has a DeliveryBatch, which has it too. Not thread-safe; for
-// one response.
+// `deliveries` as field 1, and the third has a DeliveryBatch, which has it too. Not thread-safe;
+// for one response.
 class DeliveryAssembly {
  public:
   // `queue` and `codec` must outlive it. With auto_ack, receipt and lease_expires_at stay empty.

@@ -1,5 +1,6 @@
-// The gate: what this server understands, and the shard behind it cannot do yet. Each refusal is one
-// line of not_built.cc, which goes when the shard can. All answer UNIMPLEMENTED, naming the field.
+// The gate: what this server understands, and the shard behind it cannot do yet. Each refusal is
+// one line of not_built.cc, which goes when the shard can. All answer UNIMPLEMENTED, naming the
+// field.
 // Whole calls are closed by ServerOptions::closed_calls.
 #ifndef SLUICE_SERVER_API_NOT_BUILT_H_
 #define SLUICE_SERVER_API_NOT_BUILT_H_

@@ -49,6 +49,7 @@ struct ServerOptions {
   // Calls answered UNIMPLEMENTED although they have a handler, as the shard has not learnt their
   // commands.
   std::set<std::string> closed_calls = {
+      "Consume",
       "CreateExchange",
       "GetExchange",
       "ListExchanges",

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/api/call.h"
+#include "server/api/consume.h"
 #include "server/api/context.h"
 #include "server/api/event_loop.h"
 #include "server/api/handlers.h"
@@ -209,6 +210,8 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
       SubscribeCall::Arm(binding, loop);
     } else if (binding.method->method == "PublishStream") {
       PublishStreamCall::Arm(binding, loop);
+    } else if (binding.method->method == "Consume" && !IsClosed(*binding.method)) {
+      ConsumeCall::Arm(binding, loop);
     } else if (binding.method->method == "RedriveMessages" && !IsClosed(*binding.method)) {
       RedriveCall::Arm(binding, loop);
     } else if (bidi) {

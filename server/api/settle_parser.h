@@ -1,5 +1,5 @@
-// Reads what settles messages. Acks are as frequent as messages, so their receipts are decoded where
-// they lie on the wire; the others come as parsed protobuf.
+// Reads what settles messages. Acks are as frequent as messages, so their receipts are decoded
+// where they lie on the wire; the others come as parsed protobuf.
 #ifndef SLUICE_SERVER_API_SETTLE_PARSER_H_
 #define SLUICE_SERVER_API_SETTLE_PARSER_H_
 

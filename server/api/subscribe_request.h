@@ -10,8 +10,8 @@
 
 namespace sluice::api {
 
-// Checks every field. `path` is where the request stands in a larger one, and empty where it is one:
-// errors name the field below it. A temporary queue is given its name. Leaves out what the request
+// Checks every field. `path` is where the request stands in a larger one, and empty where it is
+// one: errors name the field below it. A temporary queue is given its name. Leaves out what the request
 // does not say: peer, principal and sink.
 absl::StatusOr<broker::SubscribeCommand> ToSubscribeCommand(const v1::SubscribeRequest& request,
                                                             std::string_view path);
