@@ -549,11 +549,15 @@ struct DefinitionChange {
   Action action = Action::kNone;
   std::vector<std::string> differences;  // "lease: 30s -> 60s"
 };
+// Makes what there is agree with the definitions: all of it or nothing. A field that is not set
+// stays as it is. Queues that live with a stream are left alone.
 struct ApplyDefinitionsCommand {
   using Done = absl::AnyInvocable<void(absl::StatusOr<std::vector<DefinitionChange>>)>;
   Definitions definitions;
   bool dry_run = false;
-  bool prune = false;  // what is not named goes: queues only if empty
+  // What is not named goes. A queue that holds messages, or has consumers, refuses the whole:
+  // NOT_EMPTY or IN_USE.
+  bool prune = false;
   Done done;
 };
 
