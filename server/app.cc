@@ -186,7 +186,7 @@ class RunningApp : public App {
   absl::Status StartServers() {
     auto server =
         api::Server::Start(ApiOptions(settings_, version_, engine_->server_id()), engine_.get(),
-                           engine_->receipts(), Clock::System(), &rpc_metrics_);
+                           engine_->receipts(), engine_->hash(), Clock::System(), &rpc_metrics_);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/support/proto_buffer_reader.h>
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
 #include <string>
@@ -15,6 +16,10 @@ namespace sluice::api {
 namespace {
 
 constexpr double kNsPerSecond = 1e9;
+// The answer leaves this long before the client's deadline, so that it arrives in time.
+constexpr int64_t kDeadlineMarginMs = 50;
+// A grpc-timeout travels with three digits, rounded up: of 10 s the server may see 10.1 s.
+constexpr int64_t kTimeoutDigits = 1000;
 // A refused stream may be tried again after this long.
 constexpr int64_t kStreamsRetryMs = 1 * kSecondMs;
 
@@ -60,6 +65,13 @@ int64_t Call::RemainingMs() const {
   return std::chrono::duration_cast<std::chrono::milliseconds>(deadline.time_since_epoch())
              .count() -
          api_->clock->WallMs();
+}
+
+int64_t Call::WaitMsMax() const {
+  const int64_t remaining_ms = RemainingMs();
+  int64_t rounding_ms = 1;
+  while (remaining_ms / rounding_ms >= kTimeoutDigits) rounding_ms *= 10;
+  return std::max<int64_t>(0, remaining_ms - rounding_ms - kDeadlineMarginMs);
 }
 
 void Call::Begin() {

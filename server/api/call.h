@@ -45,6 +45,8 @@ class Call : public std::enable_shared_from_this<Call> {
 
   // Milliseconds until the client's deadline; may be negative, and huge where there is none.
   int64_t RemainingMs() const;
+  // How long the shard may let the call wait so that the answer arrives in time. Never negative.
+  int64_t WaitMsMax() const;
 
  protected:
   // To be called once each: when gRPC hands the call over, and when it is over.

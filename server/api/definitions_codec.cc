@@ -6,34 +6,17 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "server/api/exchange_codec.h"
 #include "server/api/field_checks.h"
 #include "server/api/paging.h"
 #include "server/api/queue_codec.h"
-#include "server/base/strings.h"
 #include "server/model/error.h"
 
 namespace sluice::api {
 namespace {
 
-// The path of a queue's config in the calls about one queue.
-constexpr char kConfig[] = "config.";
-
 std::string PathOf(const char* list, int index) {
   return absl::StrCat("definitions.", list, "[", index, "]");
-}
-
-// An error about the field `config.x`, as one about the field x of `path`.
-absl::Status Relocate(const absl::Status& status, const std::string& path) {
-  const std::string field = FieldOf(status);
-  absl::string_view below = field;
-  if (!absl::ConsumePrefix(&below, kConfig)) return status;
-  const std::string moved = absl::StrCat(path, ".", below);
-  if (absl::IsUnimplemented(status)) return MakeNotBuiltError(moved);
-  absl::string_view problem = status.message();
-  absl::ConsumePrefix(&problem, absl::StrCat(field, ": "));
-  return MakeFieldError(moved, ToStd(problem), ReasonOf(status));
 }
 
 // Names of one kind: each may come once.
@@ -75,8 +58,8 @@ absl::StatusOr<broker::Definitions> ToDefinitions(const v1::Definitions& definit
     const std::string path = PathOf("queues", i);
     auto status = queues.Take(absl::StrCat(path, ".name"), config.name());
     if (!status.ok()) return status;
-    auto change = ToConfigChange(config);
-    if (!change.ok()) return Relocate(change.status(), path);
+    auto change = ToConfigChange(config, path);
+    if (!change.ok()) return change.status();
     out.queues.push_back(*std::move(change));
   }
   Names exchanges;

@@ -4,8 +4,10 @@
 
 #include <cstring>
 
+#include "server/api/death_codec.h"
 #include "server/base/check.h"
 #include "server/model/limits.h"
+#include "sluice/v1/delivery.pb.h"
 
 namespace sluice::api {
 namespace {
@@ -13,6 +15,9 @@ namespace {
 // A slice of its own costs gRPC an allocation, two counts and an iovec entry; below this size
 // copying the payload costs less.
 constexpr size_t kShareBytesMin = 4 * kKiB;
+
+// Tag and length of the message that deliveries are wrapped in.
+constexpr size_t kWrappingBytesMax = 1 + 10;
 
 enum WireType : int { kVarint = 0, kLengthDelimited = 2 };
 constexpr char Tag(int field, WireType type) { return static_cast<char>(field << 3 | type); }
@@ -55,6 +60,13 @@ size_t TimestampBytes(int64_t ms) {
   return 1 + VarintBytes(SecondsOf(ms)) + 1 + VarintBytes(NanosOf(ms));
 }
 
+// Field `deaths` of sluice.v1.Delivery as it goes on the wire.
+std::string DeathBytes(const Deaths& deaths) {
+  v1::Delivery delivery;
+  ToProto(deaths, delivery.mutable_deaths());
+  return delivery.SerializeAsString();
+}
+
 bool IsShared(const broker::OutgoingDelivery& delivery) {
   return delivery.payload.size() >= kShareBytesMin;
 }
@@ -77,6 +89,8 @@ size_t DeliveryAssembly::DeliveryBytes(const broker::OutgoingDelivery& delivery)
   bytes += 1 + VarintBytes(static_cast<uint64_t>(delivery.attempt));
   bytes += 1 + VarintBytes(delivery.receipt.delivery_count);
   if (delivery.maybe_redelivered) bytes += 2;
+  // So rare that it is made twice, here and when it is written.
+  if (delivery.deaths) bytes += DeathBytes(*delivery.deaths).size();
   if (auto_ack_) return bytes;
   bytes += 2 + kReceiptBytes;
   return bytes + 2 + TimestampBytes(delivery.lease_expires_at_ms);
@@ -85,8 +99,9 @@ size_t DeliveryAssembly::DeliveryBytes(const broker::OutgoingDelivery& delivery)
 bool DeliveryAssembly::Add(const broker::OutgoingDelivery& delivery) {
   const size_t delivery_bytes = DeliveryBytes(delivery);
   const size_t bytes = 1 + VarintBytes(delivery_bytes) + delivery_bytes;
+  const size_t wrapping = wrapped_in_ != 0 ? kWrappingBytesMax : 0;
   const bool fits =
-      fields_.size() + bytes_ + bytes <= static_cast<size_t>(kResponseBytesMax);
+      wrapping + fields_.size() + bytes_ + bytes <= static_cast<size_t>(kResponseBytesMax);
   if (!fits && !parts_.empty()) return false;
   parts_.push_back({&delivery, delivery_bytes});
   bytes_ += bytes;
@@ -122,11 +137,20 @@ char* DeliveryAssembly::WriteHeader(const Part& part, char* out) const {
     *out++ = kMaybeRedelivered;
     *out++ = 1;
   }
+  if (delivery.deaths) {
+    const std::string deaths = DeathBytes(*delivery.deaths);
+    out = std::copy(deaths.begin(), deaths.end(), out);
+  }
   *out++ = kMessage;
   return PutVarint(delivery.payload.size(), out);
 }
 
 grpc::ByteBuffer DeliveryAssembly::Finish() {
+  if (wrapped_in_ != 0 && !parts_.empty()) {
+    char wrapping[kWrappingBytesMax];
+    wrapping[0] = Tag(wrapped_in_, kLengthDelimited);
+    fields_.append(wrapping, PutVarint(bytes_, wrapping + 1));
+  }
   // One allocation holds all that is copied; shared payloads lie between its sub-slices.
   const size_t copied_bytes = fields_.size() + bytes_ - shared_bytes_;
   grpc_slice copied = grpc_slice_malloc(copied_bytes);

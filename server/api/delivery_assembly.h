@@ -14,14 +14,17 @@
 
 namespace sluice::api {
 
-// Assembles one SubscribeResponse or ReceiveResponse: both have `deliveries` as field 1. Not
-// thread-safe; for one response.
+// Assembles one SubscribeResponse, ReceiveResponse or ConsumeResponse: the first two have
+// `deliveries` as field 1, and the third has a DeliveryBatch, which has it too. Not thread-safe;
+// for one response.
 class DeliveryAssembly {
  public:
   // `queue` and `codec` must outlive it. With auto_ack, receipt and lease_expires_at stay empty.
   DeliveryAssembly(std::string_view queue, bool auto_ack, const ReceiptCodec* codec)
       : queue_(queue), auto_ack_(auto_ack), codec_(codec) {}
 
+  // Puts the deliveries into a message that is this field of the response (1 to 15). Before Add.
+  void WrapIn(int field) { wrapped_in_ = field; }
   // Starts with fields other than deliveries, already serialised.
   void AddFields(std::string_view serialised) { fields_ = serialised; }
   // False, and nothing is added, if the response would grow beyond kResponseBytesMax; the first
@@ -43,6 +46,7 @@ class DeliveryAssembly {
   const std::string_view queue_;
   const bool auto_ack_;
   const ReceiptCodec* const codec_;
+  int wrapped_in_ = 0;  // 0: no
   std::string fields_;
   std::vector<Part> parts_;
   size_t bytes_ = 0;         // of all parts on the wire

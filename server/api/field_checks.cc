@@ -1,9 +1,11 @@
 #include "server/api/field_checks.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "server/base/strings.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
 
@@ -11,6 +13,9 @@ namespace sluice::api {
 namespace {
 
 constexpr std::string_view kServerPrefix = "sluice.";
+// google.protobuf.Timestamp: the years 1 to 9999.
+constexpr int64_t kTimestampSecondsMin = -62'135'596'800;
+constexpr int64_t kTimestampSecondsMax = 253'402'300'799;
 // google.protobuf.Duration: about 10,000 years either way.
 constexpr int64_t kDurationSecondsMax = 315'576'000'000;
 constexpr int32_t kNanosPerMs = 1'000'000;
@@ -21,6 +26,10 @@ bool IsNameCharacter(char c) {
 }
 
 }  // namespace
+
+std::string PathTo(std::string_view path, std::string_view field) {
+  return path.empty() ? std::string(field) : absl::StrCat(ToAbsl(path), ".", ToAbsl(field));
+}
 
 absl::Status CheckName(std::string_view field, std::string_view name) {
   if (name.empty()) return MakeFieldError(field, "must be set");
@@ -65,6 +74,24 @@ absl::StatusOr<int64_t> ToMs(std::string_view field, const google::protobuf::Dur
   return ms;
 }
 
+absl::StatusOr<int64_t> ToMsOrOff(std::string_view field,
+                                  const google::protobuf::Duration& duration, int64_t ms_min,
+                                  int64_t ms_max) {
+  if (duration.seconds() == 0 && duration.nanos() == 0) return 0;
+  return ToMs(field, duration, ms_min, ms_max);
+}
+
+absl::StatusOr<int64_t> ToEngineMs(std::string_view field,
+                                   const google::protobuf::Timestamp& time, int64_t ms_max) {
+  if (time.seconds() < kTimestampSecondsMin || time.seconds() > kTimestampSecondsMax ||
+      time.nanos() < 0 || time.nanos() >= kNanosPerSecond) {
+    return MakeFieldError(field, "not a valid timestamp");
+  }
+  const int64_t ms = time.seconds() * kSecondMs + (time.nanos() + kNanosPerMs - 1) / kNanosPerMs;
+  if (ms > ms_max) return MakeFieldError(field, "too far ahead");
+  return std::max<int64_t>(ms, 0);
+}
+
 absl::StatusOr<int64_t> LeaseMs(bool set, const google::protobuf::Duration& lease,
                                 std::string_view field) {
   if (!set) return 0;
@@ -75,6 +102,23 @@ absl::StatusOr<int64_t> CountOr(std::string_view field, int64_t value, int64_t v
                                 int64_t ceiling) {
   if (value < 0) return MakeFieldError(field, "must not be negative");
   return value == 0 ? value_default : std::min(value, ceiling);
+}
+
+absl::StatusOr<RateLimit> ToRateLimit(std::string_view path, const v1::RateLimit& rate) {
+  const double per_second = rate.per_second();
+  // Also false for what is not a number.
+  if (!(per_second >= kRatePerSecondMin && per_second <= kRatePerSecondMax)) {
+    return MakeFieldError(
+        PathTo(path, "per_second"),
+        absl::StrCat("must be ", kRatePerSecondMin, " to ", kRatePerSecondMax));
+  }
+  if (rate.burst() < 0 || rate.burst() > kRateBurstMax) {
+    return MakeFieldError(PathTo(path, "burst"),
+                          absl::StrCat("must be 0 to ", kRateBurstMax));
+  }
+  if (rate.burst() > 0) return RateLimit{per_second, rate.burst()};
+  const double of_a_second = std::clamp<double>(std::floor(per_second), 1, kRateBurstMax);
+  return RateLimit{per_second, static_cast<int32_t>(of_a_second)};
 }
 
 void SetDuration(int64_t ms, google::protobuf::Duration* out) {

@@ -1,8 +1,11 @@
 #include "server/api/message_check.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/api/field_checks.h"
 #include "server/api/utf8.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
@@ -82,98 +85,213 @@ absl::Status Malformed(int64_t index) {
   return MakeFieldError(absl::StrCat("messages[", index, "]"), "malformed");
 }
 
-absl::Status CheckString(int64_t index, const char* field, std::string_view text,
-                         size_t bytes_max) {
-  if (text.size() > bytes_max) {
-    return MakeFieldError(Path(index, field), absl::StrCat("longer than ", bytes_max, " bytes"));
+// A Duration or a Timestamp, which look alike on the wire. Where a field comes twice its parts are
+// merged, as protobuf has it.
+struct WireTime {
+  bool set = false;
+  int64_t seconds = 0;
+  int32_t nanos = 0;
+
+  bool Merge(std::string_view bytes) {
+    set = true;
+    WireReader reader(bytes);
+    while (!reader.done()) {
+      uint32_t field, type;
+      uint64_t value;
+      if (!reader.ReadTag(&field, &type) || field > 2 || type != kVarint ||
+          !reader.ReadVarint(&value)) {
+        return false;
+      }
+      if (field == 1) seconds = static_cast<int64_t>(value);
+      if (field == 2) nanos = static_cast<int32_t>(value);
+    }
+    return true;
   }
-  if (!IsUtf8(text)) return MakeFieldError(Path(index, field), "not valid UTF-8");
+};
+
+// Reads one message field by field; Finish makes the options of what was found.
+class MessageChecker {
+ public:
+  MessageChecker(int64_t index, bool routed, const MessageRules& rules)
+      : index_(index), routed_(routed), rules_(rules) {}
+
+  absl::Status CheckBytesField(uint32_t field, std::string_view value);
+  absl::Status CheckPriority(uint64_t value, int* out) const;
+  absl::Status Finish(std::unique_ptr<broker::MessageOptions>* out);
+
+ private:
+  absl::Status CheckString(const char* field, std::string_view text, size_t bytes_max) const;
+  absl::Status CheckAttribute(std::string_view entry);
+  absl::Status TakeTime(std::string_view value, WireTime* out) const;
+  // 0 if not set.
+  absl::StatusOr<int64_t> DurationMs(const char* field, const WireTime& time, int64_t ms_max) const;
+  absl::StatusOr<int64_t> DeliverAtMs() const;
+
+  const int64_t index_;
+  const bool routed_;
+  const MessageRules& rules_;
+
+  int attributes_ = 0;
+  int64_t attributes_bytes_ = 0;
+  std::vector<std::pair<std::string_view, std::string_view>> routed_by_;  // attributes, if routed
+  std::string_view routing_key_;
+  std::string_view group_;
+  std::string_view dedup_id_;
+  WireTime delay_;
+  WireTime deliver_at_;
+  WireTime ttl_;
+};
+
+absl::Status MessageChecker::CheckString(const char* field, std::string_view text,
+                                         size_t bytes_max) const {
+  if (text.size() > bytes_max) {
+    return MakeFieldError(Path(index_, field), absl::StrCat("longer than ", bytes_max, " bytes"));
+  }
+  if (!IsUtf8(text)) return MakeFieldError(Path(index_, field), "not valid UTF-8");
   return absl::OkStatus();
 }
 
-// The running total of one message's attributes.
-struct AttributeCount {
-  int entries = 0;
-  int64_t bytes = 0;
-};
-
-absl::Status CheckAttribute(int64_t index, std::string_view entry, AttributeCount* count) {
+absl::Status MessageChecker::CheckAttribute(std::string_view entry) {
   WireReader reader(entry);
   std::string_view key_and_value[2];
   while (!reader.done()) {
     uint32_t field, type;
     if (!reader.ReadTag(&field, &type) || field > 2 || type != kLengthDelimited ||
         !reader.ReadBytes(&key_and_value[field - 1])) {
-      return Malformed(index);
+      return Malformed(index_);
     }
     if (!IsUtf8(key_and_value[field - 1])) {
-      return MakeFieldError(Path(index, "attributes"), "not valid UTF-8");
+      return MakeFieldError(Path(index_, "attributes"), "not valid UTF-8");
     }
   }
-  if (++count->entries > kAttributesMax) {
-    return MakeFieldError(Path(index, "attributes"), absl::StrCat("more than ", kAttributesMax));
+  const auto& [key, value] = key_and_value;
+  if (++attributes_ > kAttributesMax) {
+    return MakeFieldError(Path(index_, "attributes"), absl::StrCat("more than ", kAttributesMax));
   }
-  count->bytes += static_cast<int64_t>(key_and_value[0].size() + key_and_value[1].size());
-  if (count->bytes > kAttributesBytesMax) {
+  attributes_bytes_ += static_cast<int64_t>(key.size() + value.size());
+  if (attributes_bytes_ > kAttributesBytesMax) {
     return MakeFieldError(
-        Path(index, "attributes"),
+        Path(index_, "attributes"),
         absl::StrCat("keys and values together over ", kAttributesBytesMax, " bytes"));
   }
+  if (!routed_) return absl::OkStatus();
+  // A key that comes twice has its last value, as consumers will see it.
+  for (auto& [earlier_key, earlier_value] : routed_by_) {
+    if (earlier_key != key) continue;
+    earlier_value = value;
+    return absl::OkStatus();
+  }
+  routed_by_.emplace_back(key, value);
   return absl::OkStatus();
 }
 
-absl::Status CheckPriority(int64_t index, uint64_t value) {
+absl::Status MessageChecker::CheckPriority(uint64_t value, int* out) const {
   const auto priority = static_cast<int32_t>(value);  // protobuf cuts an int32 in the same way
   if (priority < kPriorityMin || priority > kPriorityMax) {
-    return MakeFieldError(Path(index, "priority"),
+    return MakeFieldError(Path(index_, "priority"),
                           absl::StrCat("must be ", kPriorityMin, " to ", kPriorityMax));
   }
-  if (priority != kPriorityDefault) return MakeNotBuiltError(Path(index, "priority"));
+  *out = priority;
   return absl::OkStatus();
 }
 
-absl::Status NotBuiltUnlessEmpty(int64_t index, const char* field, std::string_view text) {
-  return text.empty() ? absl::OkStatus() : MakeNotBuiltError(Path(index, field));
+absl::Status MessageChecker::TakeTime(std::string_view value, WireTime* out) const {
+  return out->Merge(value) ? absl::OkStatus() : Malformed(index_);
 }
 
-absl::Status CheckBytesField(int64_t index, uint32_t field, std::string_view value,
-                             int64_t body_bytes_max, AttributeCount* attributes) {
+absl::Status MessageChecker::CheckBytesField(uint32_t field, std::string_view value) {
   switch (field) {
     case kBody:
-      if (static_cast<int64_t>(value.size()) > body_bytes_max) {
-        return MakeFieldError(Path(index, "body"),
-                              absl::StrCat("larger than ", body_bytes_max, " bytes"),
+      if (static_cast<int64_t>(value.size()) > rules_.body_bytes_max) {
+        return MakeFieldError(Path(index_, "body"),
+                              absl::StrCat("larger than ", rules_.body_bytes_max, " bytes"),
                               ErrorReason::kMessageTooLarge);
       }
       return absl::OkStatus();
-    case kAttributes: return CheckAttribute(index, value, attributes);
-    case kRoutingKey: return CheckString(index, "routing_key", value, kShortStringBytesMax);
-    case kContentType: return CheckString(index, "content_type", value, kShortStringBytesMax);
-    case kCorrelationId: return CheckString(index, "correlation_id", value, kShortStringBytesMax);
-    case kReplyTo: return CheckString(index, "reply_to", value, kNameBytesMax);
-    case kGroup: return NotBuiltUnlessEmpty(index, "group", value);
-    case kDedupId: return NotBuiltUnlessEmpty(index, "dedup_id", value);
-    case kDelay: return MakeNotBuiltError(Path(index, "delay"));
-    case kDeliverAt: return MakeNotBuiltError(Path(index, "deliver_at"));
-    case kTtl: return MakeNotBuiltError(Path(index, "ttl"));
+    case kAttributes: return CheckAttribute(value);
+    case kRoutingKey:
+      routing_key_ = value;
+      return CheckString("routing_key", value, kShortStringBytesMax);
+    case kContentType: return CheckString("content_type", value, kShortStringBytesMax);
+    case kCorrelationId: return CheckString("correlation_id", value, kShortStringBytesMax);
+    case kReplyTo: return CheckString("reply_to", value, kNameBytesMax);
+    case kGroup:
+      group_ = value;
+      return CheckString("group", value, kShortStringBytesMax);
+    case kDedupId:
+      dedup_id_ = value;
+      return CheckString("dedup_id", value, kShortStringBytesMax);
+    case kDelay: return TakeTime(value, &delay_);
+    case kDeliverAt: return TakeTime(value, &deliver_at_);
+    case kTtl: return TakeTime(value, &ttl_);
   }
-  return Malformed(index);
+  return Malformed(index_);
+}
+
+absl::StatusOr<int64_t> MessageChecker::DurationMs(const char* field, const WireTime& time,
+                                                   int64_t ms_max) const {
+  if (!time.set) return 0;
+  google::protobuf::Duration duration;
+  duration.set_seconds(time.seconds);
+  duration.set_nanos(time.nanos);
+  auto ms = ToMs({}, duration, 0, ms_max);
+  // The path costs an allocation: only for who needs to read it.
+  return ms.ok() ? ms : ToMs(Path(index_, field), duration, 0, ms_max);
+}
+
+absl::StatusOr<int64_t> MessageChecker::DeliverAtMs() const {
+  if (!deliver_at_.set) return 0;
+  google::protobuf::Timestamp time;
+  time.set_seconds(deliver_at_.seconds);
+  time.set_nanos(deliver_at_.nanos);
+  const int64_t ms_max = rules_.clock->WallMs() + kDelayMsMax;
+  auto ms = ToEngineMs({}, time, ms_max);
+  return ms.ok() ? ms : ToEngineMs(Path(index_, "deliver_at"), time, ms_max);
+}
+
+absl::Status MessageChecker::Finish(std::unique_ptr<broker::MessageOptions>* out) {
+  const bool routed = routed_ && (!routing_key_.empty() || !routed_by_.empty());
+  if (group_.empty() && dedup_id_.empty() && !delay_.set && !deliver_at_.set && !ttl_.set &&
+      !routed) {
+    return absl::OkStatus();
+  }
+  if (delay_.set && deliver_at_.set) {
+    return MakeFieldError(Path(index_, "deliver_at"), "excludes delay");
+  }
+  const auto delay_ms = DurationMs("delay", delay_, kDelayMsMax);
+  if (!delay_ms.ok()) return delay_ms.status();
+  const auto deliver_at_ms = DeliverAtMs();
+  if (!deliver_at_ms.ok()) return deliver_at_ms.status();
+  const auto ttl_ms = DurationMs("ttl", ttl_, kTtlMsMax);
+  if (!ttl_ms.ok()) return ttl_ms.status();
+  auto options = std::make_unique<broker::MessageOptions>();
+  if (!group_.empty()) options->group_hash = rules_.hash->Group(group_);
+  if (!dedup_id_.empty()) options->dedup = rules_.hash->Wide(dedup_id_);
+  options->delay_ms = *delay_ms;
+  options->deliver_at_ms = *deliver_at_ms;
+  options->ttl_ms = *ttl_ms;
+  if (routed) {
+    options->routing_key = routing_key_;
+    options->attributes.assign(routed_by_.begin(), routed_by_.end());
+  }
+  *out = std::move(options);
+  return absl::OkStatus();
 }
 
 bool IsKnown(uint32_t field) { return field <= kPublishTime || field == kExchange; }
 
 }  // namespace
 
-absl::Status CheckMessage(std::string_view bytes, int64_t index, int64_t body_bytes_max,
-                          CheckedMessage* out) {
-  if (static_cast<int64_t>(bytes.size()) > body_bytes_max + kEnvelopeBytesMax) {
+absl::Status CheckMessage(std::string_view bytes, int64_t index, bool routed,
+                          const MessageRules& rules, CheckedMessage* out) {
+  if (static_cast<int64_t>(bytes.size()) > rules.body_bytes_max + kEnvelopeBytesMax) {
     return MakeFieldError(absl::StrCat("messages[", index, "]"),
-                          absl::StrCat("larger than ", body_bytes_max + kEnvelopeBytesMax,
+                          absl::StrCat("larger than ", rules.body_bytes_max + kEnvelopeBytesMax,
                                        " bytes in all"),
                           ErrorReason::kMessageTooLarge);
   }
   WireReader reader(bytes);
-  AttributeCount attributes;
+  MessageChecker checker(index, routed, rules);
   while (!reader.done()) {
     const uint32_t begin = reader.offset();
     uint32_t field, type;
@@ -182,7 +300,7 @@ absl::Status CheckMessage(std::string_view bytes, int64_t index, int64_t body_by
     if (field == kPriority) {
       uint64_t value;
       if (type != kVarint || !reader.ReadVarint(&value)) return Malformed(index);
-      if (auto status = CheckPriority(index, value); !status.ok()) return status;
+      if (auto status = checker.CheckPriority(value, &out->priority); !status.ok()) return status;
       continue;
     }
     std::string_view value;
@@ -191,12 +309,9 @@ absl::Status CheckMessage(std::string_view bytes, int64_t index, int64_t body_by
       out->server_fields.push_back({begin, reader.offset()});
       continue;
     }
-    if (auto status = CheckBytesField(index, field, value, body_bytes_max, &attributes);
-        !status.ok()) {
-      return status;
-    }
+    if (auto status = checker.CheckBytesField(field, value); !status.ok()) return status;
   }
-  return absl::OkStatus();
+  return checker.Finish(&out->options);
 }
 
 }  // namespace sluice::api

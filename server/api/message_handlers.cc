@@ -150,6 +150,8 @@ bool IsEditable(const broker::ListedMessage& message, const EditMessagesCommand&
                 int64_t now_ms) {
   if (message.state == MessageState::kLeased && !command.include_leased) return false;
   if (command.action != EditMessagesCommand::Action::kReschedule) return true;
+  // On its way out: it goes as soon as its dead-letter queue has room.
+  if (message.waiting == WaitReason::kDeadLetterQueueFull) return false;
   // What has its time already stays, or a scan would meet again what it has moved, without end.
   if (command.deliver_at_ms <= now_ms) return message.state == MessageState::kDelayed;
   return message.state != MessageState::kDelayed || message.until_ms != command.deliver_at_ms;

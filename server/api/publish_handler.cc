@@ -1,6 +1,9 @@
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
-#include "server/api/field_checks.h"
 #include "server/api/handlers.h"
+#include "server/api/not_built.h"
 #include "server/api/publish_parser.h"
 #include "server/api/publish_results.h"
 #include "server/model/error.h"
@@ -42,15 +45,15 @@ absl::Status AdmitPublish(const ApiContext& api) {
 
 void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
   ApiContext& api = call->api();
-  auto parsed = ParsePublishRequest(call->request(), api.options.body_bytes_max);
-  if (!parsed.ok()) return call->Fail(parsed.status());
-  if (auto status = CheckName("queue", parsed->queue); !status.ok()) return call->Fail(status);
+  auto publish = ParsePublishRequest(call->request(), api.rules);
+  if (!publish.ok()) return call->Fail(publish.status());
+  if (auto status = RefuseNotBuilt(api, *publish); !status.ok()) return call->Fail(status);
+  publish->wait_when_full_ms = std::min(publish->wait_when_full_ms, call->WaitMsMax());
 
   int64_t bytes = 0;
-  for (const auto& message : parsed->messages) bytes += message.payload.size();
+  for (const auto& message : publish->messages) bytes += message.payload.size();
   broker::PublishCommand command;
-  command.publish.queue = std::move(parsed->queue);
-  command.publish.messages = std::move(parsed->messages);
+  command.publish = *std::move(publish);
   using Result = absl::StatusOr<std::vector<broker::PublishedMessage>>;
   command.done = AnswerOnLoop<Result>(
       call, [share = BudgetShare(&api.budget, bytes)](UnaryCall& call, Result result) {

@@ -7,24 +7,21 @@
 
 #include <cstdint>
 #include <optional>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/api/message_check.h"
 #include "server/broker/commands.h"
 #include "sluice/v1/publish.pb.h"
 
 namespace sluice::api {
 
-struct ParsedPublish {
-  std::string queue;
-  std::vector<broker::NewMessage> messages;
-};
-
-// A sluice.v1.PublishRequest. The first broken rule is the error.
-absl::StatusOr<ParsedPublish> ParsePublishRequest(const grpc::ByteBuffer& bytes,
-                                                  int64_t body_bytes_max);
+// A sluice.v1.PublishRequest. The first broken rule is the error. The names of queue and exchange
+// are not checked beyond being UTF-8.
+absl::StatusOr<broker::Publish> ParsePublishRequest(const grpc::ByteBuffer& bytes,
+                                                    const MessageRules& rules);
 
 struct ParsedBatch {
   int64_t first_sequence = 0;
@@ -41,9 +38,11 @@ struct ParsedStreamRequest {
 };
 
 // A sluice.v1.PublishStreamRequest. An error means that the stream makes no sense and must end; a
-// message that breaks a rule is no such error but refuses its batch.
+// message that breaks a rule is no such error but refuses its batch. `exchange`: where the stream
+// publishes to, empty for a queue.
 absl::StatusOr<ParsedStreamRequest> ParseStreamRequest(const grpc::ByteBuffer& bytes,
-                                                       int64_t body_bytes_max);
+                                                       std::string_view exchange,
+                                                       const MessageRules& rules);
 
 }  // namespace sluice::api
 

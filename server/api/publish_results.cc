@@ -32,15 +32,18 @@ constexpr size_t kUsualResultBytes = 2 + 2 + kMessageIdBytes + 2 + 2;
 
 void AppendResult(const broker::PublishedMessage& message, std::string* out) {
   const auto routed = static_cast<uint64_t>(message.routed_queues);
-  const size_t bytes = 2 + kMessageIdBytes + (message.duplicate ? 2 : 0) +
+  const bool has_id = HasId(message);
+  const size_t bytes = (has_id ? 2 + kMessageIdBytes : 0) + (message.duplicate ? 2 : 0) +
                        (routed != 0 ? 1 + VarintBytes(routed) : 0);
   out->push_back(Tag(1, 2));
   AppendVarint(bytes, out);
-  out->push_back(Tag(1, 2));
-  AppendVarint(kMessageIdBytes, out);
-  char id[kMessageIdBytes];
-  WriteMessageId(message.id, id);
-  out->append(id, kMessageIdBytes);
+  if (has_id) {
+    out->push_back(Tag(1, 2));
+    AppendVarint(kMessageIdBytes, out);
+    char id[kMessageIdBytes];
+    WriteMessageId(message.id, id);
+    out->append(id, kMessageIdBytes);
+  }
   if (message.duplicate) {
     out->push_back(Tag(2, 0));
     out->push_back(1);
@@ -52,6 +55,8 @@ void AppendResult(const broker::PublishedMessage& message, std::string* out) {
 }
 
 }  // namespace
+
+bool HasId(const broker::PublishedMessage& message) { return message.id.seq != 0; }
 
 grpc::ByteBuffer PublishResponseBytes(const std::vector<broker::PublishedMessage>& messages) {
   std::string bytes;

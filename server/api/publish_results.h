@@ -10,6 +10,10 @@
 
 namespace sluice::api {
 
+// False where nothing was stored as there was no route, and for a sequence that its producer sent
+// before: which message that became is not remembered.
+bool HasId(const broker::PublishedMessage& message);
+
 // A sluice.v1.PublishResponse.
 grpc::ByteBuffer PublishResponseBytes(const std::vector<broker::PublishedMessage>& messages);
 

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/error_mapping.h"
 #include "server/api/field_checks.h"
+#include "server/api/not_built.h"
+#include "server/api/publish_results.h"
 #include "server/model/error.h"
 
 namespace sluice::api {
@@ -14,16 +16,6 @@ namespace {
 
 // Results in one response: about 300 KB.
 constexpr int32_t kResultsPerResponseMax = 10'000;
-
-absl::Status RefuseNotBuilt(const v1::PublishStreamInit& init) {
-  if (init.target_case() == v1::PublishStreamInit::kExchange) {
-    return MakeNotBuiltError("init.exchange");
-  }
-  if (!init.producer_id().empty()) return MakeNotBuiltError("init.producer_id");
-  if (init.mandatory()) return MakeNotBuiltError("init.mandatory");
-  if (init.has_wait_when_full()) return MakeNotBuiltError("init.wait_when_full");
-  return absl::OkStatus();
-}
 
 // UNAVAILABLE may have happened, which a refusal would deny; only DRAINING did not.
 bool IsUnclear(const absl::Status& status) {
@@ -82,7 +74,7 @@ void PublishStreamCall::OnRead(bool ok) {
     return Advance();
   }
   CountReceived();
-  auto parsed = ParseStreamRequest(request_, api_->options.body_bytes_max);
+  auto parsed = ParseStreamRequest(request_, exchange_, api_->rules);
   request_.Clear();
   if (end_) return Advance();
   if (!parsed.ok()) return EndWith(parsed.status());
@@ -98,23 +90,59 @@ void PublishStreamCall::OnRead(bool ok) {
 
 absl::Status PublishStreamCall::TakeInit(v1::PublishStreamInit init) {
   if (initialised_) return MakeFieldError("init", "must come once");
-  if (auto status = RefuseNotBuilt(init); !status.ok()) return status;
-  if (auto status = CheckName("init.queue", init.queue()); !status.ok()) return status;
+  const bool to_exchange = init.has_exchange();
+  if (auto status = to_exchange ? CheckName("init.exchange", init.exchange())
+                                : CheckName("init.queue", init.queue());
+      !status.ok()) {
+    return status;
+  }
+  if (auto status = CheckShortString("init.producer_id", init.producer_id()); !status.ok()) {
+    return status;
+  }
+  const auto wait_ms =
+      ToMs("init.wait_when_full", init.wait_when_full(), 0, kWaitWhenFullMsMax);
+  if (!wait_ms.ok()) return wait_ms.status();
+  if (auto status = RefuseNotBuilt(*api_, init); !status.ok()) return status;
   initialised_ = true;
   queue_ = init.queue();
+  exchange_ = init.exchange();
+  mandatory_ = init.mandatory();
+  wait_when_full_ms_ = *wait_ms;
   return_results_ = init.return_results();
-  broker::GetQueueCommand command;
-  command.queue = queue_;
-  command.done = [call = self()](absl::StatusOr<broker::QueueInfo> info) {
-    EventLoop& loop = call->loop();
-    loop.Post([call, status = info.status()] { call->OnTargetChecked(status); });
-  };
-  api_->sink->Submit(std::move(command));
+  CheckTarget(init.producer_id());
   return absl::OkStatus();
 }
 
-void PublishStreamCall::OnTargetChecked(const absl::Status& status) {
-  if (!status.ok()) return EndWith(status);
+void PublishStreamCall::CheckTarget(const std::string& producer_id) {
+  const auto answer = [call = self()](absl::StatusOr<broker::ProducerOpened> producer) {
+    EventLoop& loop = call->loop();
+    loop.Post([call, producer = std::move(producer)] { call->OnTargetChecked(producer); });
+  };
+  if (!producer_id.empty()) {
+    api_->sink->Submit(broker::OpenProducerCommand{queue_, exchange_, producer_id, answer});
+    return;
+  }
+  // Without a producer all that is asked is whether the target is there.
+  const auto checked = [answer](const absl::Status& status) {
+    if (!status.ok()) return answer(status);
+    answer(broker::ProducerOpened{});
+  };
+  if (exchange_.empty()) {
+    api_->sink->Submit(broker::GetQueueCommand{
+        queue_, [checked](const absl::StatusOr<broker::QueueInfo>& queue) {
+          checked(queue.status());
+        }});
+  } else {
+    api_->sink->Submit(broker::GetExchangeCommand{
+        exchange_, [checked](const absl::StatusOr<Exchange>& exchange) {
+          checked(exchange.status());
+        }});
+  }
+}
+
+void PublishStreamCall::OnTargetChecked(const absl::StatusOr<broker::ProducerOpened>& producer) {
+  if (!producer.ok()) return EndWith(producer.status());
+  producer_ = *producer;
   started_ = true;
   Advance();
 }
@@ -144,9 +172,11 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
     last_sequence_ = batch.last_sequence;
     status = std::move(parsed.status);
   }
+  if (status.ok()) status = RefuseNotBuilt(*api_, parsed.messages);
   if (!status.ok()) {
     // Counts as one message, so that a client that earns nothing but refusals fills its window.
     in_flight_messages_ += batch.messages;
+    OnRefused(status);
     batch.result = std::move(status);
     return;
   }
@@ -157,7 +187,12 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
   api_->budget.Take(batch.bytes);
   broker::PublishCommand command;
   command.publish.queue = queue_;
+  command.publish.exchange = exchange_;
+  command.publish.mandatory = mandatory_;
+  command.publish.wait_when_full_ms = std::min(wait_when_full_ms_, WaitMsMax());
   command.publish.messages = std::move(parsed.messages);
+  command.producer_stream = producer_.stream;
+  command.first_sequence = batch.first_sequence;
   command.done = [call = self(), number](Result result) mutable {
     EventLoop& loop = call->loop();
     loop.Post([call = std::move(call), number, result = std::move(result)]() mutable {
@@ -168,9 +203,15 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
 }
 
 void PublishStreamCall::OnStored(uint64_t batch_number, Result result) {
-  if (!result.ok() && IsUnclear(result.status()) && !end_) end_ = result.status();
+  if (!result.ok()) OnRefused(result.status());
   line_[batch_number - line_begin_].result = std::move(result);
   Advance();
+}
+
+void PublishStreamCall::OnRefused(const absl::Status& status) {
+  // With a producer id nothing may be stored behind a refused sequence, by the shard for what is on
+  // its way there, here by not reading on.
+  if (!end_ && (producer_.stream != 0 || IsUnclear(status))) end_ = status;
 }
 
 void PublishStreamCall::EndWith(absl::Status status) {
@@ -250,7 +291,7 @@ void PublishStreamCall::ConfirmFront(v1::PublishStreamStored* stored) {
     if (message.duplicate) stored->set_duplicates(stored->duplicates() + 1);
     if (!return_results_) continue;
     auto* result = stored->add_results();
-    result->set_message_id(FormatMessageId(message.id));
+    if (HasId(message)) result->set_message_id(FormatMessageId(message.id));
     result->set_duplicate(message.duplicate);
     result->set_routed_queues(message.routed_queues);
   }
@@ -262,6 +303,7 @@ bool PublishStreamCall::BuildResponse(std::string* bytes) {
   if (started_ && !started_told_) {
     started_told_ = true;
     auto* started = response.mutable_started();
+    started->set_last_sequence(producer_.last_sequence);
     started->set_max_in_flight(api_->options.stream_messages_max);
     started->set_max_bytes_in_flight(api_->options.stream_bytes_max);
     return response.SerializeToString(bytes);

@@ -5,8 +5,9 @@
 //   open    one read is out unless the window is full; batches wait in order of arrival until the
 //           shard has answered them; confirmations are cumulative, so one write covers all that was
 //           answered while the write before was out
-//   ending  the client half-closed (OK once all is answered), or the stream must end with an error:
-//           nothing more is read, what was taken is answered first
+//   ending  the client half-closed (OK once all is answered), or the stream must end with an error,
+//           for a producer also by its first refusal: nothing more is read, what was taken is
+//           answered first
 #ifndef SLUICE_SERVER_API_PUBLISH_STREAM_H_
 #define SLUICE_SERVER_API_PUBLISH_STREAM_H_
 
@@ -55,11 +56,15 @@ class PublishStreamCall final : public Call {
   void OnAged(bool fired);
 
   absl::Status TakeInit(v1::PublishStreamInit init);
-  void OnTargetChecked(const absl::Status& status);
+  // Asks the shard for the target and, unless the id is empty, opens the producer.
+  void CheckTarget(const std::string& producer_id);
+  void OnTargetChecked(const absl::StatusOr<broker::ProducerOpened>& producer);
   // Puts the batch in line; the shard or the check answers it later by its number.
   void TakeBatch(ParsedBatch batch);
   absl::Status CheckSequence(const ParsedBatch& batch) const;
   void OnStored(uint64_t batch_number, Result result);
+  // Ends the stream if it must not go on after this.
+  void OnRefused(const absl::Status& status);
 
   void EndWith(absl::Status status);
   // Reads, writes or finishes as far as the state allows.
@@ -80,7 +85,11 @@ class PublishStreamCall final : public Call {
   StreamSlot slot_;
 
   std::string queue_;
+  std::string exchange_;  // instead of queue_
+  bool mandatory_ = false;
+  int64_t wait_when_full_ms_ = 0;
   bool return_results_ = false;
+  broker::ProducerOpened producer_;  // stream 0: none
 
   bool initialised_ = false;   // `init` was taken
   bool started_ = false;       // the target is good
@@ -99,7 +108,6 @@ class PublishStreamCall final : public Call {
   int64_t in_flight_messages_ = 0;
   int64_t in_flight_bytes_ = 0;
 };
-
 
 }  // namespace sluice::api
 

@@ -14,14 +14,18 @@
 
 namespace sluice::api {
 
-// The fields that are set. Refuses fields whose feature is not there yet.
-absl::StatusOr<broker::QueueConfigChange> ToConfigChange(const v1::QueueConfig& config);
+// Checks every field and takes over those that are set. `path` is where the config stands in its
+// request: errors name the field below it. The name is not checked.
+absl::StatusOr<broker::QueueConfigChange> ToConfigChange(const v1::QueueConfig& config,
+                                                         std::string_view path = "config");
 
 // Narrows `change`, made of `config`, to the fields that `mask` names; a field that it names and
 // `config` does not set becomes its default. `*replace` is set for the mask `*`.
 absl::Status ApplyMask(const google::protobuf::FieldMask& mask, broker::QueueConfigChange* change,
                        bool* replace);
 
+// With all defaults filled in; sent back it asks for the same.
+void ToProto(const QueueConfig& config, v1::QueueConfig* out);
 void ToProto(const broker::QueueInfo& info, v1::Queue* out);
 
 // 0 for an empty etag; ETAG_MISMATCH for one that no revision has.

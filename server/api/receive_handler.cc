@@ -12,21 +12,11 @@
 namespace sluice::api {
 namespace {
 
-// The answer leaves this long before the client's deadline, so that it arrives in time.
-constexpr int64_t kDeadlineMarginMs = 50;
-// A grpc-timeout travels with three digits, rounded up: of 10 s the server may see 10.1 s.
-constexpr int64_t kTimeoutDigits = 1000;
 constexpr int64_t kReceiveBytesDefault = 2 * kMiB;
 // Clients that read have done so by then.
 constexpr int64_t kMemoryRetryMs = 1 * kSecondMs;
 
 using Result = absl::StatusOr<std::vector<broker::OutgoingDelivery>>;
-
-int64_t WaitMsMax(int64_t remaining_ms) {
-  int64_t rounding_ms = 1;
-  while (remaining_ms / rounding_ms >= kTimeoutDigits) rounding_ms *= 10;
-  return std::max<int64_t>(0, remaining_ms - rounding_ms - kDeadlineMarginMs);
-}
 
 absl::StatusOr<broker::ReceiveCommand> ToCommand(const v1::ReceiveRequest& request) {
   if (auto status = CheckName("queue", request.queue()); !status.ok()) return status;
@@ -108,7 +98,7 @@ void HandleReceive(const std::shared_ptr<UnaryCall>& call) {
   auto slot = std::make_unique<StreamSlot>();
   if (auto status = slot->TakeReceive(&api); !status.ok()) return call->Fail(status);
   command->call_id = api.next_receive_id.fetch_add(1, std::memory_order_relaxed);
-  command->wait_ms = std::min(command->wait_ms, WaitMsMax(call->RemainingMs()));
+  command->wait_ms = std::min(command->wait_ms, call->WaitMsMax());
   call->OnCancelled([&api, queue = command->queue, id = command->call_id] {
     api.sink->Submit(broker::CancelReceiveCommand{queue, id});
   });

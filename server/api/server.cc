@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/api/call.h"
+#include "server/api/consume.h"
 #include "server/api/context.h"
 #include "server/api/event_loop.h"
 #include "server/api/handlers.h"
@@ -84,8 +85,8 @@ const std::map<std::string, UnaryMethod>& UnaryMethods() {
 class ServerImpl final : public Server {
  public:
   ServerImpl(const ServerOptions& options, broker::CommandSink* sink, const ReceiptCodec& receipts,
-             Clock* clock, RpcObserver* observer)
-      : api_(options, sink, receipts, clock, observer),
+             const KeyedHash& hash, Clock* clock, RpcObserver* observer)
+      : api_(options, sink, receipts, hash, clock, observer),
         queue_service_(v1::QueueService::service_full_name()),
         admin_service_(v1::AdminService::service_full_name()) {}
 
@@ -210,6 +211,8 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
       SubscribeCall::Arm(binding, loop);
     } else if (binding.method->method == "PublishStream") {
       PublishStreamCall::Arm(binding, loop);
+    } else if (binding.method->method == "Consume" && !IsClosed(*binding.method)) {
+      ConsumeCall::Arm(binding, loop);
     } else if (binding.method->method == "RedriveMessages" && !IsClosed(*binding.method)) {
       RedriveCall::Arm(binding, loop);
     } else if (bidi) {
@@ -248,9 +251,10 @@ void ServerImpl::Shutdown(int64_t grace_ms) {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options,
                                                       broker::CommandSink* sink,
-                                                      const ReceiptCodec& receipts, Clock* clock,
+                                                      const ReceiptCodec& receipts,
+                                                      const KeyedHash& hash, Clock* clock,
                                                       RpcObserver* observer) {
-  auto server = std::make_unique<ServerImpl>(options, sink, receipts, clock, observer);
+  auto server = std::make_unique<ServerImpl>(options, sink, receipts, hash, clock, observer);
   if (auto status = server->Listen(); !status.ok()) return status;
   return server;
 }

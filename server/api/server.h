@@ -10,6 +10,7 @@
 #include "server/api/rpc_method.h"
 #include "server/base/clock.h"
 #include "server/broker/commands.h"
+#include "server/model/hash.h"
 #include "server/model/receipt.h"
 
 namespace sluice::api {
@@ -21,7 +22,8 @@ class Server {
   // UNAVAILABLE if the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options,
                                                        broker::CommandSink* sink,
-                                                       const ReceiptCodec& receipts, Clock* clock,
+                                                       const ReceiptCodec& receipts,
+                                                       const KeyedHash& hash, Clock* clock,
                                                        RpcObserver* observer);
 
   // Calls Shutdown. Callbacks of the shard reach into this object: destroy the shard first.

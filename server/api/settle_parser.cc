@@ -1,7 +1,8 @@
 #include "server/api/settle_parser.h"
 
-#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/proto_buffer_reader.h>
+
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
@@ -11,11 +12,44 @@
 namespace sluice::api {
 namespace {
 
+using google::protobuf::io::CodedInputStream;
+
 constexpr uint32_t kQueueTag = 1 << 3 | 2;
 constexpr uint32_t kReceiptsTag = 2 << 3 | 2;
 
 absl::Status Malformed() {
   return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
+}
+
+absl::StatusOr<broker::SettleItem> ToSettleItem(const v1::NackItem& item, std::string_view path) {
+  if (item.reason().size() > kNackReasonBytesMax) {
+    return MakeFieldError(PathTo(path, "reason"),
+                          absl::StrCat("longer than ", kNackReasonBytesMax, " bytes"));
+  }
+  if (item.has_delay() && item.action() != v1::NACK_ACTION_DELAY) {
+    return MakeFieldError(PathTo(path, "delay"), "goes with the action DELAY only");
+  }
+  broker::SettleItem settle;
+  settle.reason = item.reason();
+  switch (item.action()) {
+    case v1::NACK_ACTION_UNSPECIFIED:
+    case v1::NACK_ACTION_RETRY: settle.action = broker::SettleAction::kRetry; return settle;
+    case v1::NACK_ACTION_DISCARD: settle.action = broker::SettleAction::kDiscard; return settle;
+    case v1::NACK_ACTION_RELEASE: settle.action = broker::SettleAction::kRelease; return settle;
+    case v1::NACK_ACTION_DEAD_LETTER:
+      settle.action = broker::SettleAction::kDeadLetter;
+      return settle;
+    case v1::NACK_ACTION_DELAY: {
+      settle.action = broker::SettleAction::kDelay;
+      auto delay_ms = ToMs(PathTo(path, "delay"), item.delay(), 0, kDelayMsMax);
+      if (!delay_ms.ok()) return delay_ms.status();
+      settle.delay_ms = *delay_ms;
+      return settle;
+    }
+    case v1::NackAction_INT_MIN_SENTINEL_DO_NOT_USE_:
+    case v1::NackAction_INT_MAX_SENTINEL_DO_NOT_USE_: break;
+  }
+  return MakeFieldError(PathTo(path, "action"), "not a known action");
 }
 
 }  // namespace
@@ -46,36 +80,82 @@ absl::Status ReceiptCollector::CheckCount(std::string_view field) const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<ParsedReceipts> ReadAckRequest(CodedInputStream* input, std::string_view path,
+                                              const ReceiptCodec& codec) {
+  ReceiptCollector collector(codec);
+  std::string queue;
+  while (const uint32_t tag = input->ReadTag()) {
+    if (tag != kQueueTag && tag != kReceiptsTag) {
+      return MakeNotBuiltError(PathTo(path, absl::StrCat("field ", tag >> 3)));
+    }
+    uint32_t length;
+    if (!input->ReadVarint32(&length) || length > kRequestBytesMax) return Malformed();
+    char receipt[kReceiptBytes];
+    if (tag == kQueueTag) {
+      if (!input->ReadString(&queue, static_cast<int>(length))) return Malformed();
+    } else if (length == kReceiptBytes) {
+      if (!input->ReadRaw(receipt, kReceiptBytes)) return Malformed();
+      collector.Add({receipt, kReceiptBytes});
+    } else {
+      if (!input->Skip(static_cast<int>(length))) return Malformed();
+      collector.Add({});
+    }
+  }
+  if (!input->ConsumedEntireMessage()) return Malformed();
+  if (auto status = collector.CheckCount(PathTo(path, "receipts")); !status.ok()) return status;
+  ParsedReceipts parsed = collector.Take();
+  parsed.queue = std::move(queue);
+  return parsed;
+}
+
 absl::StatusOr<ParsedReceipts> ParseAckRequest(const grpc::ByteBuffer& bytes,
                                                const ReceiptCodec& codec) {
   grpc::ByteBuffer buffer = bytes;
   grpc::ProtoBufferReader reader(&buffer);
   if (!reader.status().ok()) return Malformed();
-  google::protobuf::io::CodedInputStream input(&reader);
+  CodedInputStream input(&reader);
+  auto parsed = ReadAckRequest(&input, {}, codec);
+  if (!parsed.ok()) return parsed;
+  if (auto status = CheckName("queue", parsed->queue); !status.ok()) return status;
+  return parsed;
+}
+
+ParsedSettle ToAcks(ParsedReceipts receipts) {
+  ParsedSettle settle;
+  settle.items.reserve(receipts.receipts.size());
+  for (const Receipt& receipt : receipts.receipts) settle.items.push_back({.receipt = receipt});
+  settle.receipts = std::move(receipts);
+  return settle;
+}
+
+absl::StatusOr<ParsedSettle> ToNacks(const v1::NackRequest& request, std::string_view path,
+                                     const ReceiptCodec& codec) {
   ReceiptCollector collector(codec);
-  std::string queue;
-  while (const uint32_t tag = input.ReadTag()) {
-    if (tag != kQueueTag && tag != kReceiptsTag) {
-      return MakeNotBuiltError(absl::StrCat("field ", tag >> 3, " of the request"));
-    }
-    uint32_t length;
-    if (!input.ReadVarint32(&length) || length > bytes.Length()) return Malformed();
-    char receipt[kReceiptBytes];
-    if (tag == kQueueTag) {
-      if (!input.ReadString(&queue, static_cast<int>(length))) return Malformed();
-    } else if (length == kReceiptBytes) {
-      if (!input.ReadRaw(receipt, kReceiptBytes)) return Malformed();
-      collector.Add({receipt, kReceiptBytes});
-    } else {
-      if (!input.Skip(static_cast<int>(length))) return Malformed();
-      collector.Add({});
-    }
+  ParsedSettle settle;
+  for (int i = 0; i < request.items_size() && i < kReceiptsPerCallMax; ++i) {
+    const v1::NackItem& item = request.items(i);
+    auto action = ToSettleItem(item, PathTo(path, absl::StrCat("items[", i, "]")));
+    if (!action.ok()) return action.status();
+    if (collector.Add(item.receipt())) settle.items.push_back(*std::move(action));
   }
-  if (!input.ConsumedEntireMessage()) return Malformed();
-  if (auto status = CheckName("queue", queue); !status.ok()) return status;
-  if (auto status = collector.CheckCount("receipts"); !status.ok()) return status;
+  const int beyond = request.items_size() - collector.count();
+  for (int i = 0; i < beyond; ++i) collector.Add({});
+  if (auto status = collector.CheckCount(PathTo(path, "items")); !status.ok()) return status;
+  settle.receipts = collector.Take();
+  settle.receipts.queue = request.queue();
+  for (size_t i = 0; i < settle.items.size(); ++i) {
+    settle.items[i].receipt = settle.receipts.receipts[i];
+  }
+  return settle;
+}
+
+absl::StatusOr<ParsedReceipts> ToReceipts(const v1::ExtendLeaseRequest& request,
+                                          std::string_view path, const ReceiptCodec& codec) {
+  ReceiptCollector collector(codec);
+  for (const std::string& receipt : request.receipts()) collector.Add(receipt);
+  if (auto status = collector.CheckCount(PathTo(path, "receipts")); !status.ok()) return status;
   ParsedReceipts parsed = collector.Take();
-  parsed.queue = std::move(queue);
+  parsed.queue = request.queue();
   return parsed;
 }
 

@@ -1,15 +1,19 @@
-// Reads acks from the wire: as frequent as messages, so receipts are decoded where they lie.
+// Reads what settles messages. Acks are as frequent as messages, so their receipts are decoded
+// where they lie on the wire; the others come as parsed protobuf.
 #ifndef SLUICE_SERVER_API_SETTLE_PARSER_H_
 #define SLUICE_SERVER_API_SETTLE_PARSER_H_
 
+#include <google/protobuf/io/coded_stream.h>
 #include <grpcpp/support/byte_buffer.h>
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "server/broker/commands.h"
 #include "server/model/receipt.h"
+#include "sluice/v1/settle.pb.h"
 
 namespace sluice::api {
 
@@ -22,6 +26,8 @@ struct ParsedReceipts {
   std::vector<int32_t> index;
   std::vector<broker::SettleFailure> failures;
 
+  // Items of the request.
+  int32_t count() const { return static_cast<int32_t>(receipts.size() + failures.size()); }
   int32_t IndexOf(int32_t item) const { return index.empty() ? item : index[item]; }
 };
 
@@ -42,9 +48,29 @@ class ReceiptCollector {
   ParsedReceipts parsed_;
 };
 
-// A sluice.v1.AckRequest. Garbled receipts are failures of their items, not errors.
+// The same with what should become of each: `items[i]` is about `receipts.receipts[i]`.
+struct ParsedSettle {
+  ParsedReceipts receipts;
+  std::vector<broker::SettleItem> items;
+};
+
+// In all of these garbled receipts are failures of their items, not errors; `path` is where the
+// request stands in a larger one, and empty where it is one.
+
+// A sluice.v1.AckRequest.
 absl::StatusOr<ParsedReceipts> ParseAckRequest(const grpc::ByteBuffer& bytes,
                                                const ReceiptCodec& codec);
+// The same from where `input` stands up to its limit, which must be set unless it is the end. Does
+// not check the name of the queue.
+absl::StatusOr<ParsedReceipts> ReadAckRequest(google::protobuf::io::CodedInputStream* input,
+                                              std::string_view path, const ReceiptCodec& codec);
+ParsedSettle ToAcks(ParsedReceipts receipts);
+// Does not check the name of the queue.
+absl::StatusOr<ParsedSettle> ToNacks(const v1::NackRequest& request, std::string_view path,
+                                     const ReceiptCodec& codec);
+// Does not check the name of the queue.
+absl::StatusOr<ParsedReceipts> ToReceipts(const v1::ExtendLeaseRequest& request,
+                                          std::string_view path, const ReceiptCodec& codec);
 
 }  // namespace sluice::api
 

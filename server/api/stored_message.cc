@@ -1,24 +1,11 @@
 #include "server/api/stored_message.h"
 
 #include "absl/strings/str_cat.h"
+#include "server/api/death_codec.h"
 #include "server/api/field_checks.h"
 #include "server/model/error.h"
 
 namespace sluice::api {
-namespace {
-
-void ToProto(const Death& death, v1::Death* out) {
-  out->set_queue(death.queue);
-  out->set_reason(static_cast<v1::DeathReason>(death.reason));
-  out->set_count(death.count);
-  out->set_attempts(death.attempts);
-  SetTimestamp(death.first_ms, out->mutable_first_time());
-  SetTimestamp(death.last_ms, out->mutable_last_time());
-  out->set_detail(death.detail);
-}
-
-}  // namespace
-
 absl::Status CheckMaxBodyBytes(int32_t max_body_bytes) {
   if (max_body_bytes >= kWholeBody) return absl::OkStatus();
   return MakeFieldError("max_body_bytes", "must be -1 (all), 0 (none) or a number of bytes");
@@ -43,9 +30,7 @@ absl::Status ToProto(const broker::ListedMessage& message, int32_t max_body_byte
   if (message.blocked_by) out->set_blocked_by_id(FormatMessageId(*message.blocked_by));
   if (message.until_ms > 0) SetTimestamp(message.until_ms, out->mutable_until());
   out->set_leased_by(message.leased_by);
-  if (message.deaths) {
-    for (const Death& death : *message.deaths) ToProto(death, out->add_deaths());
-  }
+  if (message.deaths) ToProto(*message.deaths, out->mutable_deaths());
   out->set_size_bytes(static_cast<int64_t>(bytes.size()));
   return absl::OkStatus();
 }

@@ -62,7 +62,7 @@ struct MessageOptions {
   int64_t delay_ms = 0;         // from the decision; 0: none
   int64_t deliver_at_ms = 0;    // engine time; 0: none. Excludes delay_ms
   int64_t ttl_ms = 0;           // from when it is due; 0: the queue's
-  std::optional<Hash128> dedup; // KeyedHash::Dedup of its dedup_id
+  std::optional<Hash128> dedup;  // KeyedHash::Wide of its dedup_id
   // Only read when the publish goes to an exchange.
   std::string routing_key;
   std::vector<std::pair<std::string, std::string>> attributes;
@@ -147,7 +147,7 @@ class SubscriptionSink {
   virtual void OnDeliveries(std::vector<OutgoingDelivery> deliveries) = 0;
   // Leases that ended without the consumer settling them.
   virtual void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) = 0;
-  // After DrainSubscriptionCommand: no delivery follows until new credit is given.
+  // Once for each DrainSubscriptionCommand: no delivery follows until new credit is given.
   virtual void OnDrained() = 0;
   // OK: max_messages or idle_timeout reached; leases are kept. Otherwise the reason for the stream's
   // end, for example QUEUE_DELETED or DRAINING.
@@ -205,11 +205,12 @@ struct DrainSubscriptionCommand {
 };
 
 // The stream is over (cancelled, broken or finished after OnEnd). Safe to send more than once and
-// after OnEnd. Leases become ready at once (a failure of the attempt) unless keep_leases_on_close;
-// deliveries that were never written are released uncounted.
+// after OnEnd. Leases become ready at once (a failure of the attempt) unless keep_leases or
+// keep_leases_on_close; deliveries that were never written are released uncounted.
 struct CloseSubscriptionCommand {
   std::shared_ptr<SubscriptionSink> sink;
   std::vector<Receipt> unwritten;
+  bool keep_leases = false;  // the client ended the stream in good order
 };
 
 struct ReceiveCommand {
@@ -551,11 +552,15 @@ struct DefinitionChange {
   Action action = Action::kNone;
   std::vector<std::string> differences;  // "lease: 30s -> 60s"
 };
+// Makes what there is agree with the definitions: all of it or nothing. A field that is not set
+// stays as it is. Queues that live with a stream are left alone.
 struct ApplyDefinitionsCommand {
   using Done = absl::AnyInvocable<void(absl::StatusOr<std::vector<DefinitionChange>>)>;
   Definitions definitions;
   bool dry_run = false;
-  bool prune = false;  // what is not named goes: queues only if empty
+  // What is not named goes. A queue that holds messages, or has consumers, refuses the whole:
+  // NOT_EMPTY or IN_USE.
+  bool prune = false;
   Done done;
 };
 

@@ -103,9 +103,6 @@ struct Queue {
   absl::flat_hash_map<std::pair<Lane, Seq>, int64_t> removed;
   std::deque<std::pair<int64_t, std::pair<Lane, Seq>>> removed_order;
 
-  // Messages that were read for receipts of an earlier boot, while those are being dealt with.
-  absl::flat_hash_map<std::pair<Lane, Seq>, storage::StoredMessage> looked_at;
-
   // Delayed messages.
   std::unique_ptr<DueWindow> due;  // made when first used
   DueWindow& DueWindowOf();

@@ -66,7 +66,7 @@ absl::Status ExchangeNotFound(std::string_view name) {
 
 absl::Status TooMany(size_t limit, std::string_view what) {
   return absl::ResourceExhaustedError(
-      absl::StrCat("this server holds ", limit, " ", ToAbsl(what), ", which is its limit"));
+      absl::StrCat("this server holds at most ", limit, " ", ToAbsl(what)));
 }
 
 // The first field of `wanted` that is set and differs; empty: none.
@@ -121,19 +121,9 @@ class PageFiller {
   size_t bytes_ = 0;
 };
 
-// The same binding however it was written.
-Binding Normal(Binding binding) {
-  if (binding.header_match == HeaderMatch::kUnspecified) binding.header_match = HeaderMatch::kAll;
-  return binding;
-}
-
-size_t WordsOf(std::string_view key) {
-  return static_cast<size_t>(std::count(key.begin(), key.end(), '.')) + 1;
-}
-
 }  // namespace
 
-absl::Status CheckBinding(const Binding& binding) {
+absl::Status CheckBinding(const Binding& binding, ExchangeType from) {
   if (binding.queue.empty() == binding.to_exchange.empty()) {
     return MakeFieldError("binding.destination", "set exactly one of queue and to_exchange");
   }
@@ -153,7 +143,20 @@ absl::Status CheckBinding(const Binding& binding) {
     return MakeFieldError("binding.headers", absl::StrCat("names and values together at most ",
                                                           kAttributesBytesMax, " bytes"));
   }
+  if (from == ExchangeType::kHeaders && binding.headers.empty() &&
+      binding.header_match == HeaderMatch::kAny) {
+    return MakeFieldError("binding.headers", "any of no headers never agrees: name at least one");
+  }
   return absl::OkStatus();
+}
+
+Binding NormalBinding(Binding binding) {
+  if (binding.header_match == HeaderMatch::kUnspecified) binding.header_match = HeaderMatch::kAll;
+  return binding;
+}
+
+size_t TopicWords(std::string_view binding_key) {
+  return static_cast<size_t>(std::count(binding_key.begin(), binding_key.end(), '.')) + 1;
 }
 
 Router::Router(const RouterOptions& options) : options_(options) {}
@@ -208,9 +211,8 @@ absl::StatusOr<bool> Router::CreateExchange(const ExchangeChange& wanted, uint64
                                   ToAbsl(field)));
   }
   if (absl::Status status = CheckAlternate(wanted); !status.ok()) return status;
-  if (exchanges_.size() >= options_.exchanges_max) {
-    return TooMany(options_.exchanges_max, "exchanges");
-  }
+  absl::Status room = CheckRoom(exchanges_.size() + 1, bindings_.size(), 0);
+  if (!room.ok()) return room;
   Exchange exchange{wanted.name, *wanted.type, wanted.alternate_exchange.value_or(""), {}};
   if (wanted.labels) exchange.labels = *wanted.labels;
   AddExchange(std::move(exchange), number);
@@ -288,29 +290,26 @@ Router::ExchangePage Router::ListExchanges(std::string_view name_glob, const std
   return page;
 }
 
+void Router::ForEachExchange(absl::FunctionRef<void(const Exchange&)> visit) const {
+  for (const auto& [name, exchange] : exchanges_) visit(exchange->stored.exchange);
+}
+
 absl::StatusOr<bool> Router::CreateBinding(Binding binding, uint64_t number) {
-  binding = Normal(std::move(binding));
-  if (absl::Status status = CheckBinding(binding); !status.ok()) return status;
+  binding = NormalBinding(std::move(binding));
   RoutedExchange* from = Find(binding.exchange);
   if (!from) return ExchangeNotFound(binding.exchange);
+  const ExchangeType type = from->stored.exchange.type;
+  if (absl::Status status = CheckBinding(binding, type); !status.ok()) return status;
   RoutedExchange* to = nullptr;
   if (!binding.to_exchange.empty()) {
     to = Find(binding.to_exchange);
     if (!to) return ExchangeNotFound(binding.to_exchange);
   }
   if (bindings_.contains(binding)) return false;
-  const ExchangeType type = from->stored.exchange.type;
-  if (type == ExchangeType::kHeaders && binding.headers.empty() &&
-      binding.header_match == HeaderMatch::kAny) {
-    return MakeFieldError("binding.headers", "any of no headers never agrees: name at least one");
-  }
-  if (bindings_.size() >= options_.bindings_max) return TooMany(options_.bindings_max, "bindings");
-  if (type == ExchangeType::kTopic &&
-      topic_nodes_ + WordsOf(binding.binding_key) > options_.topic_nodes_max) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the patterns of this server's topic exchanges have ", topic_nodes_,
-                     " different beginnings, and may have ", options_.topic_nodes_max));
-  }
+  absl::Status room =
+      CheckRoom(exchanges_.size(), bindings_.size() + 1,
+                type == ExchangeType::kTopic ? TopicWords(binding.binding_key) : 0);
+  if (!room.ok()) return room;
   auto made = std::make_unique<BoundEntry>();
   BoundEntry* entry = made.get();
   entry->binding = std::move(binding);
@@ -346,7 +345,7 @@ void Router::RemoveEntry(BoundEntry* entry) {
 }
 
 absl::StatusOr<uint64_t> Router::DeleteBinding(const Binding& binding) {
-  const auto it = bindings_.find(Normal(binding));
+  const auto it = bindings_.find(NormalBinding(binding));
   if (it == bindings_.end()) {
     if (!Find(binding.exchange)) return ExchangeNotFound(binding.exchange);
     return MakeError(ErrorReason::kBindingNotFound,
@@ -372,7 +371,7 @@ std::vector<uint64_t> Router::RemoveBindingsTo(const std::string& queue) {
 }
 
 bool Router::HasBinding(const Binding& binding) const {
-  return bindings_.contains(Normal(binding));
+  return bindings_.contains(NormalBinding(binding));
 }
 
 Router::BindingPage Router::ListBindings(const BindingSelection& selection) const {
@@ -396,6 +395,21 @@ Router::BindingPage Router::ListBindings(const BindingSelection& selection) cons
     list(it->second->bindings);
   }
   return page;
+}
+
+void Router::ForEachBinding(absl::FunctionRef<void(const Binding&)> visit) const {
+  for (const auto& entry : bindings_) visit(entry->binding);
+}
+
+absl::Status Router::CheckRoom(size_t exchanges, size_t bindings, size_t more_topic_words) const {
+  if (exchanges > options_.exchanges_max) return TooMany(options_.exchanges_max, "exchanges");
+  if (bindings > options_.bindings_max) return TooMany(options_.bindings_max, "bindings");
+  if (topic_nodes_ + more_topic_words > options_.topic_nodes_max) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the patterns of this server's topic exchanges have ", topic_nodes_,
+                     " different beginnings, and may have ", options_.topic_nodes_max));
+  }
+  return absl::OkStatus();
 }
 
 bool Router::Match(RoutedExchange& exchange, std::string_view routing_key,

@@ -17,6 +17,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -28,8 +29,13 @@
 
 namespace sluice::broker {
 
-// INVALID_FIELD: no destination or two, a key or headers beyond their limits, a binding to itself.
-absl::Status CheckBinding(const Binding& binding);
+// For a binding from an exchange of this type. INVALID_FIELD: no destination or two, a key or
+// headers beyond their limits, a binding to itself, any of no headers.
+absl::Status CheckBinding(const Binding& binding, ExchangeType from);
+// The same binding however it was written.
+Binding NormalBinding(Binding binding);
+// How many pattern nodes a topic binding takes at most.
+size_t TopicWords(std::string_view binding_key);
 
 // Limits, which a test may lower.
 struct RouterOptions {
@@ -84,10 +90,12 @@ class Router {
   ExchangePage ListExchanges(std::string_view name_glob, const std::string& after,
                              int32_t limit) const;
 
+  // In order of name. `visit` must not change the router.
+  void ForEachExchange(absl::FunctionRef<void(const Exchange&)> visit) const;
+
   // ---- bindings
-  // False: the same was there. EXCHANGE_NOT_FOUND for either end; errors of CheckBinding;
-  // INVALID_FIELD: a headers binding that wants any of no headers. RESOURCE_EXHAUSTED: too many, or
-  // their patterns together take too much memory.
+  // False: the same was there. EXCHANGE_NOT_FOUND for either end; errors of CheckBinding.
+  // RESOURCE_EXHAUSTED: too many, or their patterns together take too much memory.
   absl::StatusOr<bool> CreateBinding(Binding binding, uint64_t number);
   // Its number. BINDING_NOT_FOUND, EXCHANGE_NOT_FOUND.
   absl::StatusOr<uint64_t> DeleteBinding(const Binding& binding);
@@ -107,9 +115,12 @@ class Router {
   };
   BindingPage ListBindings(const BindingSelection& selection) const;
 
+  // In order of identity. `visit` must not change the router.
+  void ForEachBinding(absl::FunctionRef<void(const Binding&)> visit) const;
+
   // ---- messages
-  // The names of the queues that a message published to `exchange` goes to, sorted, each once; none:
-  // no route. They point into the router and are valid until it is changed.
+  // The names of the queues that a message published to `exchange` goes to, sorted, each once;
+  // none: no route. They point into the router and are valid until it is changed.
   //
   // An exchange that chose another exchange hands the message on; each exchange sees it once. One
   // that chose nothing at all hands it to its alternate_exchange. EXCHANGE_NOT_FOUND.
@@ -119,6 +130,10 @@ class Router {
   // Allocates nothing but `queues` once its own buffers have grown.
   absl::Status Route(std::string_view exchange, std::string_view routing_key,
                      const Attributes& attributes, std::vector<const std::string*>* queues);
+
+  // Whether there may be so many exchanges and bindings, and so many more words in the patterns of
+  // topic bindings. RESOURCE_EXHAUSTED.
+  absl::Status CheckRoom(size_t exchanges, size_t bindings, size_t more_topic_words) const;
 
   size_t exchanges() const { return exchanges_.size(); }
   size_t bindings() const { return bindings_.size(); }

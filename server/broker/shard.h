@@ -13,7 +13,9 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/container/btree_set.h"
@@ -22,6 +24,7 @@
 #include "absl/status/status.h"
 #include "server/base/clock.h"
 #include "server/broker/commands.h"
+#include "server/broker/definitions_plan.h"
 #include "server/broker/expiry_sweep.h"
 #include "server/broker/producers.h"
 #include "server/broker/publish_plan.h"
@@ -266,7 +269,7 @@ class Shard {
                             PublishPlan* plan);
   void ApplyTransact(TransactCommand& command, std::vector<PublishedMessage> published, Now now);
 
-  // shard_not_built.cc
+  // shard_exchanges.cc
   void Do(CreateExchangeCommand& command, Now now);
   void Do(GetExchangeCommand& command, Now now);
   void Do(ListExchangesCommand& command, Now now);
@@ -275,12 +278,28 @@ class Shard {
   void Do(CreateBindingCommand& command, Now now);
   void Do(DeleteBindingCommand& command, Now now);
   void Do(ListBindingsCommand& command, Now now);
-  void Do(ApplyDefinitionsCommand& command, Now now);
-
-  // shard_exchanges.cc
-  absl::Status CheckExchangeExists(const std::string& name) const;
-  absl::Status AddBinding(const Binding& binding);
+  void StoreExchangeRow(const std::string& name);
+  // These change the router and the batch, or nothing at all.
+  absl::StatusOr<bool> AddExchange(const ExchangeChange& wanted);
+  absl::Status RemoveExchange(const std::string& name, bool if_unused);
+  absl::Status AddBinding(const Binding& binding, bool* created = nullptr);
+  absl::Status RemoveBinding(const Binding& binding);
   void RemoveBindingsOf(const Queue& queue);
+  absl::Status LoadExchange(uint64_t number, std::string_view value);
+  absl::Status LoadBinding(uint64_t number, std::string_view value);
+
+  // shard_definitions.cc
+  void Do(ApplyDefinitionsCommand& command, Now now);
+  absl::StatusOr<DefinitionsPlan> PlanDefinitions(const Definitions& definitions, bool prune);
+  absl::Status PlanQueues(const Definitions& definitions, DefinitionsPlan* plan);
+  absl::Status PlanPrunedQueues(DefinitionsPlan* plan);
+  void PlanPrunedBindings(const std::set<Binding>& wanted, DefinitionsPlan* plan);
+  bool WillHaveQueue(const DefinitionsPlan& plan, const std::string& name);
+  // kUnspecified: no such exchange.
+  ExchangeType TypeOfPlanned(const DefinitionsPlan& plan, const std::string& name) const;
+  absl::Status PlanExchanges(const Definitions& definitions, DefinitionsPlan* plan);
+  absl::Status PlanBindings(const Definitions& definitions, DefinitionsPlan* plan);
+  void ApplyDefinitions(const DefinitionsPlan& plan, Now now);
 
   // shard_load.cc
   absl::Status LoadRows(storage::Store& store);
@@ -328,8 +347,6 @@ class Shard {
   };
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
   bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
-  const storage::StoredMessage* KnownMessage(Queue& queue, LaneState& lane, Seq seq);
-  bool LookAtDelayed(Queue& queue, SettleCommand& command, Now now);
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
@@ -402,6 +419,7 @@ class Shard {
   void Do(DeleteQueueCommand& command, Now now);
   void Do(PurgeQueueCommand& command, Now now);
   void Do(PauseQueueCommand& command, Now now);
+  const QueueConfig* FindDeadLetterConfig(const std::string& name);
   absl::Status CheckConfig(const QueueConfig& config);
   // Whether the queue may be made; its config with defaults resolved.
   absl::StatusOr<QueueConfig> PlanQueue(const QueueConfigChange& change);

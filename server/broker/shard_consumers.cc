@@ -391,6 +391,7 @@ void Shard::Do(CloseSubscriptionCommand& command, Now now) {
     return;
   }
   Consumer& consumer = *FindConsumer(it->second);
+  if (command.keep_leases) consumer.keep_leases_on_close = true;
   LeaveTakers(consumer);
   DropLeasesOf(consumer, command.unwritten, now);
   RemoveConsumer(consumer);

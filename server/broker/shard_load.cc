@@ -104,9 +104,9 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         producers_.Load(key->hash, *row);
         return absl::OkStatus();
       }
-      // Not written yet.
-      case storage::MetaType::kExchange:
-      case storage::MetaType::kBinding: return absl::OkStatus();
+      case storage::MetaType::kExchange: return LoadExchange(key->number, value);
+      // After the queues and exchanges that it joins.
+      case storage::MetaType::kBinding: return LoadBinding(key->number, value);
     }
     return absl::OkStatus();
   };

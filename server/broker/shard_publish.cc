@@ -268,7 +268,7 @@ void Shard::Do(OpenProducerCommand& command, Now now) {
   if (command.exchange.empty()) {
     const auto queue = GetQueue(command.queue);
     if (!queue.ok()) return command.done(queue.status());
-  } else if (absl::Status status = CheckExchangeExists(command.exchange); !status.ok()) {
+  } else if (absl::Status status = router_.CheckExchange(command.exchange); !status.ok()) {
     return command.done(status);
   }
   const Hash128 producer = KeyedHash(boot_row_.hash_key)

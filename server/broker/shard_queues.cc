@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/base/glob.h"
+#include "server/broker/config_plan.h"
 #include "server/broker/shard.h"
 #include "server/storage/rows.h"
 
@@ -23,62 +24,19 @@ absl::Status RevisionMismatch(const std::string& name) {
                    absl::StrCat("queue '", name, "' was changed meanwhile: read it again"));
 }
 
-void ApplyChange(const QueueConfigChange& change, QueueConfig& config) {
-  const auto set = [](const auto& from, auto& to) {
-    if (from) to = *from;
-  };
-  config.name = change.name;
-  set(change.lease_ms, config.lease_ms);
-  set(change.max_attempts, config.retry.max_attempts);
-  set(change.min_backoff_ms, config.retry.min_backoff_ms);
-  set(change.max_backoff_ms, config.retry.max_backoff_ms);
-  set(change.discard_when_exhausted, config.retry.discard_when_exhausted);
-  set(change.dead_letter_queue, config.dead_letter_queue);
-  set(change.ttl_ms, config.ttl_ms);
-  set(change.max_length, config.max_length);
-  set(change.max_bytes, config.max_bytes);
-  set(change.overflow, config.overflow);
-  set(change.dedup_window_ms, config.dedup_window_ms);
-  set(change.delivery_rate, config.delivery_rate);
-  set(change.single_active_consumer, config.single_active_consumer);
-  set(change.labels, config.labels);
-  set(change.priority_aging_ms, config.priority_aging_ms);
-  set(change.idle_expiry_ms, config.idle_expiry_ms);
-}
-
 }  // namespace
 
 // ---- config
 
-// What one config cannot say of itself: whether it fits the others.
+const QueueConfig* Shard::FindDeadLetterConfig(const std::string& name) {
+  const Queue* queue = FindQueue(name);
+  return queue && !queue->row.temporary ? &queue->row.config : nullptr;
+}
+
 absl::Status Shard::CheckConfig(const QueueConfig& config) {
-  const RetryPolicy& retry = config.retry;
-  if (retry.min_backoff_ms > retry.max_backoff_ms) {
-    return MakeFieldError("config.retry.min_backoff", "must not be more than max_backoff");
-  }
-  if (retry.max_attempts > 0 && config.dead_letter_queue.empty() &&
-      !retry.discard_when_exhausted) {
-    return MakeFieldError("config.retry.max_attempts",
-                          "needs a dead_letter_queue, or discard_when_exhausted");
-  }
-  // Following dead letters must come to an end, or messages would go round for ever.
-  std::string path = config.name;
-  for (std::string next = config.dead_letter_queue; !next.empty();) {
-    absl::StrAppend(&path, " -> ", next);
-    if (next == config.name) {
-      return MakeFieldError("config.dead_letter_queue", absl::StrCat("makes a circle: ", path));
-    }
-    const Queue* queue = FindQueue(next);
-    if (!queue) {
-      return MakeError(ErrorReason::kQueueNotFound,
-                       absl::StrCat("dead_letter_queue '", next, "' does not exist"));
-    }
-    if (queue->row.temporary) {
-      return MakeFieldError("config.dead_letter_queue", "must not be a temporary queue");
-    }
-    next = queue->row.config.dead_letter_queue;
-  }
-  return absl::OkStatus();
+  return CheckQueueConfig(config, "config", [this](const std::string& name) {
+    return FindDeadLetterConfig(name);
+  });
 }
 
 absl::StatusOr<QueueConfig> Shard::PlanQueue(const QueueConfigChange& change) {
@@ -121,7 +79,7 @@ absl::StatusOr<Queue*> Shard::MakeTemporaryQueue(const TemporaryQueueSpec& spec,
   absl::StatusOr<QueueConfig> config = PlanQueue(spec.config);
   if (!config.ok()) return config.status();
   for (const Binding& binding : spec.bindings) {
-    if (absl::Status status = CheckExchangeExists(binding.exchange); !status.ok()) return status;
+    if (absl::Status status = router_.CheckExchange(binding.exchange); !status.ok()) return status;
   }
   Queue& queue = MakeQueue(*std::move(config), /*temporary=*/true, now);
   for (const Binding& binding : spec.bindings) {

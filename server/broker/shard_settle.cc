@@ -57,36 +57,6 @@ bool Shard::GroupIsOpen(const Queue& queue, uint64_t group_hash) const {
   return queue.groups && queue.groups->OpenOf(group_hash).has_value();
 }
 
-// The message if it is in the window, or was read for a receipt.
-const storage::StoredMessage* Shard::KnownMessage(Queue& queue, LaneState& lane, Seq seq) {
-  if (const storage::StoredMessage* ready = lane.Find(seq); ready && ready->payload) return ready;
-  const auto it = queue.looked_at.find({lane.position.lane, seq});
-  return it == queue.looked_at.end() ? nullptr : &it->second;
-}
-
-// A delay asked for with the receipt of an earlier boot: of which group the message is, and whether
-// that has gone on, has to be known first. True: it is being read, and the command goes on then.
-bool Shard::LookAtDelayed(Queue& queue, SettleCommand& command, Now now) {
-  for (const SettleItem& item : command.items) {
-    if (item.action != SettleAction::kDelay) continue;
-    const auto found = FindHonoured(queue, item.receipt, now.mono_ns);
-    if (!found.ok() || found->settled || found->message) continue;
-    const MessagePosition at = item.receipt.position;
-    if (KnownMessage(queue, *found->lane, at.seq)) continue;
-    ReadBodies(queue, at.lane, {at.seq}, /*bytes_max=*/1,
-               [this, at, command = std::move(command)](Queue* queue, Bodies bodies,
-                                                        Now now) mutable {
-                 if (queue && !bodies.messages.empty()) {
-                   queue->looked_at[{at.lane, at.seq}] = std::move(bodies.messages.front());
-                 }
-                 Do(command, now);
-                 if (queue) queue->looked_at.erase({at.lane, at.seq});
-               });
-    return true;
-  }
-  return false;
-}
-
 // Gives a message that only an earlier boot granted its place among the open ones.
 OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt) {
   const Seq seq = receipt.position.seq;
@@ -99,7 +69,7 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
   // whenever the lane is empty.
   message.size_bytes =
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
-  if (const storage::StoredMessage* known = KnownMessage(queue, lane, seq)) {
+  if (const storage::StoredMessage* known = lane.Find(seq)) {
     message.size_bytes = known->payload.size();
     message.publish_ms = known->info.publish_ms;
     message.expire_ms = known->info.expire_ms;
@@ -110,7 +80,6 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
       message.group_hash = known->info.group_hash;
     }
   }
-  queue.looked_at.erase({lane.position.lane, seq});
   uint64_t bytes = 0;
   if (queue.groups && queue.groups->Remove(lane.position.lane, seq, &bytes)) window_bytes_ -= bytes;
   if (message.group_hash != 0) {
@@ -205,10 +174,13 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
   const Seq seq = item.receipt.position.seq;
   if (!found->message && item.action != SettleAction::kAck &&
       item.action != SettleAction::kDiscard && item.action != SettleAction::kDeadLetter) {
-    // The end of an earlier boot has made it ready again, which is what the others ask for.
-    if (item.action != SettleAction::kDelay) return absl::OkStatus();
-    const storage::StoredMessage* known = KnownMessage(queue, lane, seq);
-    if (!known || GroupIsOpen(queue, known->info.group_hash)) return absl::OkStatus();
+    // The end of an earlier boot has made it ready again, which is what the others ask for. A delay
+    // needs to know its group, which the window may tell: otherwise it is ready already.
+    const storage::StoredMessage* known = lane.Find(seq);
+    if (item.action != SettleAction::kDelay || !known || !known->payload ||
+        GroupIsOpen(queue, known->info.group_hash)) {
+      return absl::OkStatus();
+    }
   }
   OpenMessage& message = found->message ? *found->message
                                         : OpenFromEarlierBoot(queue, lane, item.receipt);
@@ -253,7 +225,6 @@ void Shard::Do(SettleCommand& command, Now now) {
   const auto queue_or = GetQueue(command.queue);
   if (!queue_or.ok()) return command.done(queue_or.status());
   Queue* queue = *queue_or;
-  if (LookAtDelayed(*queue, command, now)) return;
   SettleOutcome outcome;
   for (size_t i = 0; i < command.items.size(); ++i) {
     absl::Status status = SettleOne(*queue, command.items[i], now);

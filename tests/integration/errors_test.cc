@@ -168,11 +168,6 @@ TEST_F(ErrorsTest, QueueFieldsOfFeaturesThatAreNotBuiltAreNamed) {
 }
 
 TEST_F(ErrorsTest, CallsThatAreNotBuiltSayUnimplemented) {
-  v1::PauseQueueRequest pause;
-  pause.set_queue("q");
-  v1::PauseQueueResponse paused;
-  EXPECT_EQ(CallAdmin(&AdminService::Stub::PauseQueue, pause, &paused).error_code(),
-            kUnimplemented);
   v1::TransactRequest transact;
   v1::TransactResponse transacted;
   EXPECT_EQ(CallQueues(&QueueService::Stub::Transact, transact, &transacted).error_code(),

@@ -33,7 +33,8 @@ class CallsTest : public testing::Test {
     ServerOptions options;
     options.listen = "127.0.0.1:0";
     options.closed_calls.clear();
-    auto server = Server::Start(options, &shard_, codec_, Clock::System(), nullptr);
+    options.refuse_not_built = false;
+    auto server = Server::Start(options, &shard_, codec_, hash_, Clock::System(), nullptr);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     const auto channel = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
@@ -89,6 +90,7 @@ class CallsTest : public testing::Test {
 
   FakeShard shard_;
   ReceiptCodec codec_{ReceiptCodec::NewKey()};
+  KeyedHash hash_{KeyedHash::Key{9}};
   std::unique_ptr<Server> server_;
   std::unique_ptr<Admin> admin_;
   std::unique_ptr<Queues> queues_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "server/model/limits.h"
+#include "sluice/v1/consume.pb.h"
 #include "sluice/v1/delivery.pb.h"
 
 namespace sluice::api {
@@ -83,6 +84,52 @@ TEST(DeliveryAssemblyTest, StaysBelowTheLimitUnlessOneMessageAloneDoesNot) {
   const auto buffer = assembly.Finish();
   EXPECT_LE(buffer.Length(), static_cast<size_t>(kResponseBytesMax));
   EXPECT_GT(buffer.Length(), static_cast<size_t>(kResponseBytesMax) - 1'200);
+}
+
+TEST(DeliveryAssemblyTest, DeathsTravelWithTheirMessageOnly) {
+  DeliveryAssembly assembly("dead", false, &kCodec);
+  auto died = DeliveryOf(1, 10);
+  Death death{"work", DeathReason::kRejected, 2, 3, 1'700'000'000'001, 1'700'000'000'002, "no"};
+  Death died_before;
+  died_before.queue = "older";
+  died.deaths = std::make_shared<const Deaths>(Deaths{death, died_before});
+  const auto plain = DeliveryOf(2, 10);
+  assembly.Add(died);
+  assembly.Add(plain);
+  const auto response = ParseBack(assembly.Finish());
+  ASSERT_EQ(response.deliveries(0).deaths_size(), 2);
+  const auto& got = response.deliveries(0).deaths(0);
+  EXPECT_EQ(got.queue(), "work");
+  EXPECT_EQ(got.reason(), v1::DEATH_REASON_REJECTED);
+  EXPECT_EQ(got.count(), 2);
+  EXPECT_EQ(got.attempts(), 3);
+  EXPECT_EQ(got.first_time().nanos(), 1'000'000);
+  EXPECT_EQ(got.last_time().nanos(), 2'000'000);
+  EXPECT_EQ(got.detail(), "no");
+  EXPECT_EQ(response.deliveries(0).deaths(1).queue(), "older");
+  EXPECT_EQ(response.deliveries(1).deaths_size(), 0);
+  EXPECT_EQ(response.deliveries(1).message().body().size(), 10u);
+}
+
+TEST(DeliveryAssemblyTest, WrappedDeliveriesAreABatchOfTheirOwn) {
+  DeliveryAssembly assembly("work", false, &kCodec);
+  assembly.WrapIn(v1::ConsumeResponse::kDeliveriesFieldNumber);
+  const auto small = DeliveryOf(1, 100);
+  const auto large = DeliveryOf(2, 100'000);
+  assembly.Add(small);
+  assembly.Add(large);
+  grpc::ByteBuffer buffer = assembly.Finish();
+  grpc::Slice slice;
+  ASSERT_TRUE(buffer.DumpToSingleSlice(&slice).ok());
+  v1::ConsumeResponse response;
+  ASSERT_TRUE(response.ParseFromArray(slice.begin(), static_cast<int>(slice.size())));
+  ASSERT_EQ(response.deliveries().deliveries_size(), 2);
+  EXPECT_EQ(response.deliveries().deliveries(1).message().body().size(), 100'000u);
+
+  DeliveryAssembly full("work", false, &kCodec);
+  full.WrapIn(v1::ConsumeResponse::kDeliveriesFieldNumber);
+  while (full.Add(small)) continue;
+  EXPECT_LE(full.Finish().Length(), static_cast<size_t>(kResponseBytesMax));
 }
 
 TEST(DeliveryAssemblyTest, NothingAtAllIsAnEmptyResponse) {

@@ -23,12 +23,16 @@ class FakeShard : public broker::CommandSink {
   // Waits for the next command, which must be a `T`.
   template <typename T>
   T Take() {
+    return std::get<T>(TakeAny());
+  }
+  // Waits for the next command.
+  broker::Command TakeAny() {
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(
         +[](std::deque<broker::Command>* commands) { return !commands->empty(); }, &commands_));
     broker::Command command = std::move(commands_.front());
     commands_.pop_front();
-    return std::get<T>(std::move(command));
+    return command;
   }
 
   // The next command, which must be a `T`; none if it does not come in time.

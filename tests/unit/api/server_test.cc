@@ -1,6 +1,5 @@
 #include "server/api/server.h"
 
-#include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
@@ -8,74 +7,12 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
 #include "server/model/error.h"
 #include "server/model/server_fields.h"
-#include "sluice/v1/admin_service.grpc.pb.h"
-#include "sluice/v1/queue_service.grpc.pb.h"
-#include "tests/unit/api/fake_shard.h"
+#include "tests/unit/api/server_fixture.h"
 
 namespace sluice::api {
 namespace {
-
-Receipt ReceiptOf(uint64_t seq) { return {{0, 7, 5, seq}, 1, 1}; }
-
-std::string Text(const ReceiptCodec& codec, const Receipt& receipt) {
-  std::string text(kReceiptBytes, '\0');
-  codec.Encode(receipt, text.data());
-  return text;
-}
-
-broker::OutgoingDelivery DeliveryOf(uint64_t seq, std::string_view body) {
-  v1::Message message;
-  message.set_body(std::string(body));
-  broker::OutgoingDelivery delivery;
-  delivery.receipt = ReceiptOf(seq);
-  delivery.lease_expires_at_ms = 1'700'000'000'123;
-  delivery.payload = Payload::CopyOf(message.SerializeAsString());
-  return delivery;
-}
-
-std::string ReasonIn(const grpc::Status& status) {
-  google::rpc::Status details;
-  details.ParseFromString(status.error_details());
-  google::rpc::ErrorInfo info;
-  for (const auto& any : details.details()) {
-    if (any.UnpackTo(&info)) return info.reason();
-  }
-  return "";
-}
-
-class ServerTest : public testing::Test {
- protected:
-  void SetUp() override { Start({}); }
-
-  void Start(ServerOptions options) {
-    queue_stub_.reset();
-    admin_stub_.reset();
-    server_.reset();
-    options.listen = "127.0.0.1:0";
-    auto server = Server::Start(options, &shard_, codec_, Clock::System(), nullptr);
-    ASSERT_TRUE(server.ok()) << server.status();
-    server_ = *std::move(server);
-    channel_ = grpc::CreateChannel(absl::StrCat("127.0.0.1:", server_->port()),
-                                   grpc::InsecureChannelCredentials());
-    queue_stub_ = v1::QueueService::NewStub(channel_);
-    admin_stub_ = v1::AdminService::NewStub(channel_);
-  }
-
-  void AcceptStreamTarget() {
-    shard_.Take<broker::GetQueueCommand>().done(broker::QueueInfo{});
-  }
-
-  FakeShard shard_;
-  ReceiptCodec codec_{ReceiptCodec::NewKey()};
-  std::unique_ptr<Server> server_;
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::QueueService::Stub> queue_stub_;
-  std::unique_ptr<v1::AdminService::Stub> admin_stub_;
-};
 
 TEST_F(ServerTest, PublishIsAnsweredWhenTheShardHasStoredIt) {
   v1::PublishResponse response;
@@ -104,6 +41,45 @@ TEST_F(ServerTest, PublishIsAnsweredWhenTheShardHasStoredIt) {
   EXPECT_FALSE(response.results(0).duplicate());
   EXPECT_TRUE(response.results(1).duplicate());
   EXPECT_EQ(response.results(1).routed_queues(), 1);
+}
+
+TEST_F(ServerTest, WaitForAFullQueueEndsBeforeTheDeadline) {
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  std::thread client([&] {
+    v1::PublishRequest request;
+    request.set_queue("work");
+    request.add_messages();
+    request.mutable_wait_when_full()->set_seconds(60);
+    v1::PublishResponse response;
+    EXPECT_EQ(queue_stub_->Publish(&context, request, &response).error_code(),
+              grpc::StatusCode::RESOURCE_EXHAUSTED);
+  });
+  auto command = shard_.Take<broker::PublishCommand>();
+  EXPECT_LE(command.publish.wait_when_full_ms, 9'950);
+  EXPECT_GT(command.publish.wait_when_full_ms, 5'000);
+  command.done(MakeError(ErrorReason::kQueueFull, "queue 'work' is full"));
+  client.join();
+}
+
+TEST_F(ServerTest, MessageWithoutARouteHasNoId) {
+  v1::PublishResponse response;
+  std::thread client([&] {
+    grpc::ClientContext context;
+    v1::PublishRequest request;
+    request.set_exchange("events");
+    request.add_messages();
+    EXPECT_TRUE(queue_stub_->Publish(&context, request, &response).ok());
+  });
+  auto command = shard_.Take<broker::PublishCommand>();
+  EXPECT_EQ(command.publish.exchange, "events");
+  broker::PublishedMessage unrouted;
+  unrouted.routed_queues = 0;
+  command.done(std::vector<broker::PublishedMessage>{unrouted});
+  client.join();
+  ASSERT_EQ(response.results_size(), 1);
+  EXPECT_EQ(response.results(0).message_id(), "");
+  EXPECT_EQ(response.results(0).routed_queues(), 0);
 }
 
 TEST_F(ServerTest, RefusalOfTheShardReachesTheClientWithItsReason) {
@@ -287,118 +263,6 @@ TEST_F(ServerTest, ReceiveAnswersBeforeTheDeadlineAndIsCancelledWithTheCall) {
   client.join();
 }
 
-TEST_F(ServerTest, PublishStreamConfirmsInOrderAndRefusesBatchesAlone) {
-  grpc::ClientContext context;
-  auto stream = queue_stub_->PublishStream(&context);
-  v1::PublishStreamRequest request;
-  request.mutable_init()->set_queue("work");
-  request.mutable_init()->set_return_results(true);
-  ASSERT_TRUE(stream->Write(request));
-  AcceptStreamTarget();
-  v1::PublishStreamResponse response;
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_GT(response.started().max_in_flight(), 0);
-
-  const auto send = [&](int64_t first, int count, int priority = 4) {
-    request.Clear();
-    request.mutable_batch()->set_first_sequence(first);
-    for (int i = 0; i < count; ++i) request.mutable_batch()->add_messages()->set_priority(priority);
-    ASSERT_TRUE(stream->Write(request));
-  };
-  send(1, 2);
-  send(3, 2, /*priority=*/10);
-  send(3, 1);  // does not rise
-  send(5, 1);
-  ASSERT_TRUE(stream->WritesDone());
-  auto first = shard_.Take<broker::PublishCommand>();
-  auto second = shard_.Take<broker::PublishCommand>();
-  EXPECT_EQ(second.publish.messages.size(), 1u);
-  second.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 3}}});
-  first.done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}, {{0, 7, 5, 2}}});
-
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.stored().through_sequence(), 2);
-  EXPECT_EQ(response.stored().results_size(), 2);
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.refused().first_sequence(), 3);
-  EXPECT_EQ(response.refused().last_sequence(), 4);
-  EXPECT_EQ(response.refused().status().reason(), v1::ERROR_REASON_INVALID_FIELD);
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.refused().status().reason(), v1::ERROR_REASON_SEQUENCE_REFUSED);
-  ASSERT_TRUE(stream->Read(&response));
-  EXPECT_EQ(response.stored().through_sequence(), 5);
-  EXPECT_EQ(response.stored().results(0).message_id(), FormatMessageId({0, 7, 5, 3}));
-  EXPECT_FALSE(stream->Read(&response));
-  EXPECT_TRUE(stream->Finish().ok());
-}
-
-TEST_F(ServerTest, PublishStreamToAMissingQueueEndsNotFound) {
-  grpc::ClientContext context;
-  auto stream = queue_stub_->PublishStream(&context);
-  v1::PublishStreamRequest request;
-  request.mutable_init()->set_queue("missing");
-  ASSERT_TRUE(stream->Write(request));
-  shard_.Take<broker::GetQueueCommand>().done(MakeError(ErrorReason::kQueueNotFound, "none"));
-  v1::PublishStreamResponse response;
-  EXPECT_FALSE(stream->Read(&response));
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
-}
-
-TEST_F(ServerTest, PublishStreamEndsWithoutRefusalWhenTheOutcomeIsUnclear) {
-  grpc::ClientContext context;
-  auto stream = queue_stub_->PublishStream(&context);
-  v1::PublishStreamRequest request;
-  request.mutable_init()->set_queue("work");
-  ASSERT_TRUE(stream->Write(request));
-  AcceptStreamTarget();
-  v1::PublishStreamResponse response;
-  ASSERT_TRUE(stream->Read(&response));
-  request.mutable_batch()->set_first_sequence(1);
-  request.mutable_batch()->add_messages();
-  ASSERT_TRUE(stream->Write(request));
-  shard_.Take<broker::PublishCommand>().done(MakeError(ErrorReason::kStoreFailed, "sync failed"));
-  EXPECT_FALSE(stream->Read(&response)) << response.DebugString();
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-}
-
-TEST_F(ServerTest, PublishStreamIsNotReadOnWhileItsWindowIsFull) {
-  ServerOptions options;
-  options.stream_messages_max = 2;
-  Start(options);
-  grpc::ClientContext context;
-  auto stream = queue_stub_->PublishStream(&context);
-  v1::PublishStreamRequest request;
-  request.mutable_init()->set_queue("work");
-  ASSERT_TRUE(stream->Write(request));
-  AcceptStreamTarget();
-  for (int64_t sequence = 1; sequence <= 3; ++sequence) {
-    request.mutable_batch()->set_first_sequence(sequence);
-    if (sequence == 1) request.mutable_batch()->add_messages();
-    ASSERT_TRUE(stream->Write(request));
-  }
-  auto first = shard_.Take<broker::PublishCommand>();
-  auto second = shard_.Take<broker::PublishCommand>();
-  // Were the third read now, it would be in line before this call's command.
-  std::thread other([&] {
-    grpc::ClientContext context;
-    v1::GetQueueRequest get;
-    get.set_queue("work");
-    v1::GetQueueResponse response;
-    EXPECT_TRUE(admin_stub_->GetQueue(&context, get, &response).ok());
-  });
-  shard_.Take<broker::GetQueueCommand>().done(broker::QueueInfo{});
-  other.join();
-  first.done(std::vector<broker::PublishedMessage>(1));
-  auto third = shard_.Take<broker::PublishCommand>();
-  second.done(std::vector<broker::PublishedMessage>(1));
-  third.done(std::vector<broker::PublishedMessage>(1));
-  ASSERT_TRUE(stream->WritesDone());
-  v1::PublishStreamResponse response;
-  while (stream->Read(&response)) continue;
-  EXPECT_EQ(response.stored().through_sequence(), 3);
-  EXPECT_TRUE(stream->Finish().ok());
-}
-
 TEST_F(ServerTest, DrainRefusesNewWorkEndsPublishStreamsAndStillSettles) {
   grpc::ClientContext stream_context;
   auto stream = queue_stub_->PublishStream(&stream_context);
@@ -473,6 +337,7 @@ TEST_F(ServerTest, CreateQueueCarriesOnlyWhatWasSet) {
 }
 
 TEST_F(ServerTest, CallsThatAreNotBuiltNameThemselves) {
+  StartGated({});
   grpc::ClientContext context;
   v1::CreateExchangeResponse response;
   auto status = admin_stub_->CreateExchange(&context, v1::CreateExchangeRequest(), &response);
@@ -526,7 +391,7 @@ TEST_F(ServerTest, HealthFollowsDrainingForEveryService) {
 TEST_F(ServerTest, ATakenAddressIsRefused) {
   ServerOptions options;
   options.listen = absl::StrCat("127.0.0.1:", server_->port());
-  const auto second = Server::Start(options, &shard_, codec_, Clock::System(), nullptr);
+  const auto second = Server::Start(options, &shard_, codec_, hash_, Clock::System(), nullptr);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
 }
 

@@ -62,5 +62,51 @@ TEST(SettleParserTest, CutRequestsAreRefused) {
   }
 }
 
+v1::NackRequest NackOf(v1::NackAction action, size_t reason_bytes = 0) {
+  v1::NackRequest request;
+  auto* const item = request.add_items();
+  item->set_receipt(Text(1));
+  item->set_action(action);
+  item->set_reason(std::string(reason_bytes, 'r'));
+  return request;
+}
+
+TEST(SettleParserTest, NacksCarryActionDelayAndReason) {
+  auto dead = ToNacks(NackOf(v1::NACK_ACTION_DEAD_LETTER, kNackReasonBytesMax), {}, kCodec);
+  ASSERT_TRUE(dead.ok()) << dead.status();
+  EXPECT_EQ(dead->items[0].action, broker::SettleAction::kDeadLetter);
+  EXPECT_EQ(dead->items[0].reason.size(), kNackReasonBytesMax);
+  EXPECT_EQ(dead->items[0].receipt, *kCodec.Decode(Text(1)));
+  EXPECT_EQ(FieldOf(ToNacks(NackOf(v1::NACK_ACTION_RETRY, kNackReasonBytesMax + 1), "nack", kCodec)
+                        .status()),
+            "nack.items[0].reason");
+  EXPECT_EQ(FieldOf(ToNacks(NackOf(static_cast<v1::NackAction>(6)), {}, kCodec).status()),
+            "items[0].action");
+  auto delayed = NackOf(v1::NACK_ACTION_RETRY);
+  delayed.mutable_items(0)->mutable_delay();
+  EXPECT_EQ(FieldOf(ToNacks(delayed, {}, kCodec).status()), "items[0].delay");
+}
+
+TEST(SettleParserTest, NackTakesOneToTenThousandItems) {
+  v1::NackRequest request;
+  EXPECT_EQ(FieldOf(ToNacks(request, {}, kCodec).status()), "items");
+  for (int i = 0; i < kReceiptsPerCallMax; ++i) request.add_items()->set_receipt(Text(1));
+  EXPECT_EQ(ToNacks(request, {}, kCodec)->items.size(), static_cast<size_t>(kReceiptsPerCallMax));
+  request.add_items()->set_receipt(Text(1));
+  EXPECT_EQ(ReasonOf(ToNacks(request, {}, kCodec).status()), ErrorReason::kBatchTooLarge);
+}
+
+TEST(SettleParserTest, GarbledNacksKeepTheOthersInPlace) {
+  auto request = NackOf(v1::NACK_ACTION_RETRY);
+  request.mutable_items(0)->set_receipt("garbled");
+  *request.add_items() = NackOf(v1::NACK_ACTION_DISCARD).items(0);
+  const auto settle = ToNacks(request, {}, kCodec);
+  ASSERT_TRUE(settle.ok());
+  ASSERT_EQ(settle->items.size(), 1u);
+  EXPECT_EQ(settle->items[0].action, broker::SettleAction::kDiscard);
+  EXPECT_EQ(settle->receipts.failures[0].index, 0);
+  EXPECT_EQ(settle->receipts.IndexOf(0), 1);
+}
+
 }  // namespace
 }  // namespace sluice::api
