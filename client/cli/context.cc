@@ -126,6 +126,19 @@ CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration*
       app, name, [target](absl::Duration duration) { *target = duration; }, help);
 }
 
+CLI::Option* AddLease(CLI::App& app, absl::Duration* target, const std::string& help) {
+  return AddDurationFunction(
+      app, "--lease",
+      [target](absl::Duration lease) {
+        if (lease == absl::ZeroDuration()) {
+          throw CLI::ValidationError("--lease",
+                                     "must be longer than 0; leave it out for the queue's lease");
+        }
+        *target = lease;
+      },
+      help);
+}
+
 CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,
                       const std::string& help) {
   return app
