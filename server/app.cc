@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "proto/yaml/definitions_yaml.h"
 #include "server/api/definitions_codec.h"
+#include "server/api/grpc_log.h"
 #include "server/api/server.h"
 #include "server/app_observers.h"
 #include "server/base/clock.h"
@@ -66,6 +67,7 @@ api::ServerOptions ApiOptions(const config::Settings& settings, std::string_view
   api::ServerOptions options;
   options.listen = settings.listen.ToString();
   options.connection_age_ms_max = settings.connection_age_ms_max;
+  options.connection_age_grace_ms = settings.connection_age_grace_ms;
   options.body_bytes_max = settings.body_bytes_max;
   options.server_bytes_max = static_cast<int64_t>(settings.in_flight_bytes_max);
   options.version = std::string(version);
@@ -252,6 +254,7 @@ class RunningApp : public App {
 
 absl::StatusOr<std::unique_ptr<App>> App::Start(const config::Settings& settings,
                                                 std::string_view version) {
+  api::RouteGrpcLog();
   auto app = std::make_unique<RunningApp>(settings, version);
   if (absl::Status s = app->Start(); !s.ok()) return s;
   return app;

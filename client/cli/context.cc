@@ -162,6 +162,19 @@ CLI::Option* AddRate(CLI::App& app, const std::string& name, std::function<void(
   return AddParsed<double>(app, name, "RATE", &ParseRate, std::move(take), help);
 }
 
+CLI::Option* AddLease(CLI::App& app, absl::Duration* target, const std::string& help) {
+  return AddDurationFunction(
+      app, "--lease",
+      [target](absl::Duration lease) {
+        if (lease == absl::ZeroDuration()) {
+          throw CLI::ValidationError("--lease",
+                                     "must be longer than 0; leave it out for the queue's lease");
+        }
+        *target = lease;
+      },
+      help);
+}
+
 CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,
                       const std::string& help) {
   return AddParsed<int64_t>(app, name, "SIZE", &ParseBytes, std::move(take), help);

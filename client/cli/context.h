@@ -97,6 +97,8 @@ CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name
 // Options that parse as format.h says; a wrong value is a usage error.
 CLI::Option* AddDuration(CLI::App& app, const std::string& name, absl::Duration* target,
                          const std::string& help);
+// The same for --lease: 0, which on the wire would mean the queue's, is a usage error.
+CLI::Option* AddLease(CLI::App& app, absl::Duration* target, const std::string& help);
 CLI::Option* AddDurationFunction(CLI::App& app, const std::string& name,
                                  std::function<void(absl::Duration)> take, const std::string& help);
 CLI::Option* AddTimeFunction(CLI::App& app, const std::string& name,

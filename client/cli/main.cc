@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   sluice::cli::Context context;
   CLI::App app("Talks to a Sluice message queue server.", "sluice");
   app.footer(kFooter);
+  app.set_version_flag("--version", "sluice " SLUICE_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
   app.add_option("--server", context.server, "Address of the server, host:port")

@@ -1,10 +1,9 @@
 // `sluice publish`
-#include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "client/cli/commands.h"
+#include "client/cli/input_file.h"
 #include "client/cli/message_options.h"
 #include "client/cli/publish_lines.h"
 #include "client/cpp/time.h"
@@ -41,6 +40,9 @@ int PublishOne(Context& context, const PublishOptions& options, std::string body
   request.set_mandatory(options.lines.publisher.mandatory);
   *request.add_messages() = options.lines.prototype;
   request.mutable_messages(0)->set_body(std::move(body));
+  if (const absl::Status size = client::CheckMessageSize(request.messages(0)); !size.ok()) {
+    return context.Fail(size);
+  }
   if (options.wait_when_full > absl::ZeroDuration()) {
     *request.mutable_wait_when_full() = client::ToProto(options.wait_when_full);
   }
@@ -61,20 +63,21 @@ int Publish(Context& context, PublishOptions& options) {
     return kExitUsage;
   }
   const bool one = !options.file.empty() || (options.has_body && options.body != "-");
-  if (one && !options.lines.publisher.producer_id.empty()) {
-    std::cerr << "sluice: --producer-id goes with lines of standard input\n";
+  if (one && (options.retry || !options.lines.confirmed_path.empty() ||
+              !options.lines.publisher.producer_id.empty())) {
+    std::cerr << "sluice: --retry, --confirmed-file and --producer-id are for lines of standard "
+                 "input; they do nothing for a BODY or --file\n";
     return kExitUsage;
   }
   if (!options.file.empty()) {
-    std::ifstream file(options.file, std::ios::binary);
-    std::string body((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    if (!file.is_open() || file.bad()) {
-      std::cerr << "sluice: cannot read " << options.file << "\n";
+    absl::StatusOr<std::string> body = ReadFile(options.file);
+    if (!body.ok()) {
+      std::cerr << "sluice: " << body.status().message() << "\n";
       return kExitUsage;
     }
-    return PublishOne(context, options, std::move(body));
+    return PublishOne(context, options, *std::move(body));
   }
-  if (options.has_body && options.body != "-") return PublishOne(context, options, options.body);
+  if (one) return PublishOne(context, options, options.body);
   client::PublisherOptions& publisher = options.lines.publisher;
   (options.to_exchange ? publisher.exchange : publisher.queue) = options.queue;
   publisher.wait_when_full = options.wait_when_full;
@@ -119,16 +122,18 @@ void AddPublishCommand(CLI::App& app, Context& context) {
                       "Lines that may be unconfirmed at a time")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  command->add_flag("--retry", options->retry,
-                    "When the server goes away, send lines of unknown outcome again: "
-                    "some may then be stored twice");
+  CLI::Option* retry = command->add_flag(
+      "--retry", options->retry,
+      "When the server goes away, send lines of unknown outcome again: some may then be stored "
+      "twice. Not with BODY or --file");
   command->add_option("--producer-id", lines.publisher.producer_id,
                       "Store the n-th line once, however often this is run with the same input and "
-                      "id within 7 days; --retry then makes no duplicates");
+                      "id within 7 days; --retry then makes no duplicates. Not with BODY or --file");
   AddDuration(*command, "--retry-for", &lines.publisher.reopen_timeout,
-              "With --retry, how long the server may be away [1m]");
+              "With --retry, how long the server may be away [1m]")
+      ->needs(retry);
   command->add_option("--confirmed-file", lines.confirmed_path,
-                      "Write each line here once it is confirmed stored");
+                      "Write each line here once it is confirmed stored. Not with BODY or --file");
   command->add_flag("--quiet,-q", lines.quiet, "No ids, counts or progress");
 }
 

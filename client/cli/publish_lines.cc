@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iostream>
 #include <optional>
 #include <utility>
@@ -50,29 +51,41 @@ class LinePublisher {
     std::string line;
     while (std::getline(input, line)) {
       bytes_ += static_cast<int64_t>(line.size());
+      ++lines_;
       client::PublishCallback callback;
       if (confirmed_) {
-        callback = [this, body = line](const client::PublishOutcome& outcome) {
-          Settled(outcome.status, &body);
+        callback = [this, number = lines_, body = line](const client::PublishOutcome& outcome) {
+          Settled(outcome.status, number, &body);
         };
       } else {
-        callback = [this](const client::PublishOutcome& outcome) {
-          Settled(outcome.status, nullptr);
+        callback = [this, number = lines_](const client::PublishOutcome& outcome) {
+          Settled(outcome.status, number, nullptr);
         };
       }
       v1::Message message = options_.prototype;
       message.set_body(std::move(line));
       line.clear();
       const absl::Status status = publisher_->Publish(std::move(message), std::move(callback));
-      if (!status.ok()) return status;
-      ++lines_;
+      if (client::ReasonOf(status) == v1::ERROR_REASON_MESSAGE_TOO_LARGE) {
+        SayRefused(status, lines_);
+      } else if (!status.ok()) {
+        stopped_at_line_ = lines_;
+        return status;
+      }
       if (lines_ % kLinesPerLook == 0) ShowProgress();
     }
     return absl::OkStatus();
   }
 
+  // From any thread.
+  void SayRefused(const absl::Status& status, int64_t line) {
+    if (++refusals_ > kRefusalsShown) return;
+    std::cerr << absl::StrCat("sluice: line ", line, " not stored: ", context_.Explain(status), "\n")
+              << std::flush;
+  }
+
   // On a thread of the publisher's, one at a time.
-  void Settled(const absl::Status& status, const std::string* body) {
+  void Settled(const absl::Status& status, int64_t line, const std::string* body) {
     if (status.ok()) {
       if (body == nullptr) return;
       // Flushed line by line: the file must hold every confirmed line even if this process dies.
@@ -81,8 +94,8 @@ class LinePublisher {
       if (!written.ok() && file_status_.ok()) file_status_ = written;
     } else if (client::MaybeHappened(status)) {
       break_ = status;
-    } else if (++refusals_ <= kRefusalsShown) {
-      std::cerr << "sluice: not stored: " << context_.Explain(status) << "\n";
+    } else if (!client::IsNotSent(status)) {
+      SayRefused(status, line);
     }
   }
 
@@ -128,18 +141,25 @@ class LinePublisher {
     const absl::Duration took = absl::Now() - started_;
     if (context_.json) {
       std::cout << absl::StrCat("{\"confirmed\":", counts.confirmed, ",\"refused\":", counts.refused,
+                                ",\"not_sent\":", counts.not_sent,
                                 ",\"unknown\":", counts.unknown, ",\"resent\":", counts.resent,
+                                ",\"all_read\":", stopped_at_line_ == 0 ? "true" : "false",
                                 ",\"seconds\":", absl::ToDoubleSeconds(took), "}")
                 << std::endl;
     } else if (!options_.quiet) {
       std::string text = absl::StrCat("confirmed ", HumanCount(counts.confirmed), " messages");
       if (counts.refused > 0) absl::StrAppend(&text, ", not stored ", HumanCount(counts.refused));
+      if (counts.not_sent > 0) absl::StrAppend(&text, ", not sent ", HumanCount(counts.not_sent));
       if (counts.unknown > 0) absl::StrAppend(&text, ", unknown ", HumanCount(counts.unknown));
       if (counts.resent > 0) {
         absl::StrAppend(&text, ", sent again ", HumanCount(counts.resent), " (maybe twice stored)");
       }
       std::cout << text << " (" << HumanBytes(bytes_) << " read in " << HumanDuration(took) << ")"
                 << std::endl;
+    }
+    if (stopped_at_line_ > 0) {
+      std::cerr << "sluice: stopped at line " << stopped_at_line_
+                << " of the input; it and what follows it was not sent\n";
     }
     if (!file_status_.ok()) return context_.Fail(file_status_);
     if (!status.ok()) return context_.Fail(status);
@@ -154,12 +174,13 @@ class LinePublisher {
   absl::Time progress_shown_ = absl::InfinitePast();
   int64_t lines_ = 0;
   int64_t bytes_ = 0;
+  int64_t stopped_at_line_ = 0;  // 0: the input was read to its end
+  std::atomic<int> refusals_{0};
 
   // Of callbacks; read only after Close.
   std::optional<OutputFile> confirmed_;
   absl::Status file_status_;
   absl::Status break_;
-  int refusals_ = 0;
 
   // Last, so that its threads end before what their callbacks use.
   std::optional<client::Publisher> publisher_;

@@ -164,7 +164,7 @@ void AddUpdate(CLI::App& app, Context& context) {
   CLI::App* command = AddCommand(
       app, context, "update", "Change how a queue works; what is not named stays as it is",
       "  sluice queue update orders --lease 2m\n"
-      "  sluice queue update orders --max-length 0     # no limit any more\n",
+      "  sluice queue update orders --min-backoff 5s --max-backoff 2m\n",
       [&context, request] {
         if (request->update_mask().paths().empty()) {
           std::cerr << "sluice: say what to change; see sluice queue update --help\n";

@@ -70,7 +70,7 @@ void AddReceiveCommand(CLI::App& app, Context& context) {
           "Messages at most [1]")
       ->check(CLI::Range(1, 1000));
   AddDuration(*command, "--wait", &options->wait, "Wait this long for a first one [0]");
-  AddDuration(*command, "--lease", &options->lease, "Time to ack them [the queue's]");
+  AddLease(*command, &options->lease, "Time to ack them [the queue's]");
   CLI::Option* ack = command->add_flag("--ack", options->ack, "Ack them after writing them out");
   command
       ->add_flag("--auto-ack", options->auto_ack,

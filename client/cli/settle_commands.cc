@@ -82,7 +82,8 @@ int Extend(Context& context, const SettleOptions& options) {
   const auto response = context.client().Call(&Queues::ExtendLease, request);
   if (!response.ok()) return context.Fail(response.status());
   const int exit_code = Report(context, options, *response, "extended");
-  if (!context.json && response->has_lease_expires_at()) {
+  const bool extended = response->failures_size() < request.receipts_size();
+  if (!context.json && extended && response->has_lease_expires_at()) {
     std::cout << "until " << HumanTime(response->lease_expires_at()) << std::endl;
   }
   return exit_code;
@@ -126,7 +127,7 @@ void AddSettleCommands(CLI::App& app, Context& context) {
                        "  sluice extend orders RECEIPT --lease 5m\n",
                        [&context, extend] { return Extend(context, *extend); });
   AddReceipts(command, extend.get());
-  AddDuration(*command, "--lease", &extend->lease, "Time from now [the queue's lease]");
+  AddLease(*command, &extend->lease, "Time from now [the queue's lease]");
 }
 
 }  // namespace sluice::cli

@@ -160,7 +160,7 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
   command->add_option("--count,-n", consumer.max_messages, "End after this many messages")
       ->check(CLI::PositiveNumber);
   command->add_flag("--follow,-f", consumer.reopen,
-                    "Go on for ever, and subscribe again when the server goes away");
+                    "Go on for ever, and subscribe again when the server goes away or the stream breaks");
   AddDuration(*command, "--idle-timeout", &options->idle_timeout,
               "Without --follow: end when nothing came for this long; 0 is never [2s]");
   command->add_option("--max-in-flight", consumer.max_in_flight,
@@ -170,7 +170,7 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
       *command, "--max-bytes-in-flight",
       [options](int64_t bytes) { options->consumer.max_bytes_in_flight = bytes; },
       "Bytes of messages held and not settled at most [2MiB]");
-  AddDuration(*command, "--lease", &consumer.lease, "Time to ack each message [the queue's]");
+  AddLease(*command, &consumer.lease, "Time to ack each message [the queue's]");
   command->add_option("--consumer", consumer.consumer, "A name for this consumer, for people");
   command->add_option("--priority", consumer.consumer_priority,
                       "Consumers of a higher number are served first [0]");

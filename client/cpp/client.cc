@@ -66,7 +66,10 @@ absl::StatusOr<bool> Client::CheckHealth(const std::string& service) {
   void* tag = nullptr;
   bool ok = false;
   queue.Next(&tag, &ok);
-  if (!status.ok()) return FromGrpc(status);
+  if (!status.ok()) {
+    // Not FromGrpc: gRPC's own service answers, whose refusals carry no reason of Sluice's.
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  }
 
   grpc::ProtoBufferReader reader(&response_buffer);
   google::protobuf::UnknownFieldSet response;

@@ -10,6 +10,12 @@
 #include "client/cpp/time.h"
 
 namespace sluice::client {
+namespace {
+
+// Not zero, which would be for ever; long enough for what waits to be delivered.
+constexpr absl::Duration kShortestIdleTimeout = absl::Milliseconds(100);
+
+}  // namespace
 
 // Run's thread reads and handles. A second thread waits for Stop: it lets acks out before it
 // cancels the stream, since a cancel makes every unsettled message ready for others at once.
@@ -48,9 +54,12 @@ class Consumer::Impl {
       bool progressed = false;
       const absl::Status status = RunStream(handler, &progressed);
       if (stopping() || status.ok() || AllDelivered()) return absl::OkStatus();
-      if (!options_.reopen || !absl::IsUnavailable(status)) return status;
-      if (options_.on_reopen) options_.on_reopen(status);
+      // The end of a stream's life is no error, and no concern of our caller's.
+      aged_ = ReasonOf(status) == v1::ERROR_REASON_STREAM_AGED;
+      if (!aged_ && (!options_.reopen || !ReopenHelps(status))) return status;
+      if (!aged_ && options_.on_reopen) options_.on_reopen(status);
       if (progressed) pause = kFirstPause;
+      if (aged_ && progressed) continue;
       std::unique_lock lock(mutex_);
       if (WaitFor(changed_, lock, pause, [&] { return stopping_; })) return absl::OkStatus();
       pause = std::min(pause * 2, kLongestPause);
@@ -86,6 +95,7 @@ class Consumer::Impl {
         Release(delivery);
       } else {
         ++delivered_;
+        last_delivery_ = absl::Now();
         handler(delivery);
       }
     }
@@ -116,10 +126,16 @@ class Consumer::Impl {
     }
     if (options_.lease > absl::ZeroDuration()) *request.mutable_lease() = ToProto(options_.lease);
     if (options_.idle_timeout > absl::ZeroDuration()) {
-      *request.mutable_idle_timeout() = ToProto(options_.idle_timeout);
+      *request.mutable_idle_timeout() = ToProto(IdleTimeLeft());
     }
     if (options_.max_messages > 0) request.set_max_messages(options_.max_messages - delivered_);
     return request;
+  }
+
+  // A stream that takes over from an aged one goes on counting.
+  absl::Duration IdleTimeLeft() const {
+    if (!aged_) return options_.idle_timeout;
+    return std::max(options_.idle_timeout - (absl::Now() - last_delivery_), kShortestIdleTimeout);
   }
 
   bool AllDelivered() const {
@@ -144,7 +160,10 @@ class Consumer::Impl {
   Client& client_;
   const ConsumerOptions options_;
   Settler settler_;
-  int64_t delivered_ = 0;  // only Run's thread
+  // Only Run's thread:
+  int64_t delivered_ = 0;
+  absl::Time last_delivery_ = absl::Now();
+  bool aged_ = false;  // the last stream ended by its age
 
   std::mutex mutex_;
   std::condition_variable changed_;

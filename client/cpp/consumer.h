@@ -43,8 +43,9 @@ struct ConsumerOptions {
   int64_t max_messages = 0;
   // Run returns OK when nothing came for this long. Zero: never.
   absl::Duration idle_timeout = absl::ZeroDuration();
-  // When the server goes away: subscribe again, and repeat acks whose outcome is unknown, for ever.
-  // Otherwise Run returns the error.
+  // When the stream breaks or the server goes away (ReopenHelps in status.h): subscribe again, and
+  // repeat acks whose outcome is unknown, for ever. Otherwise Run returns the error. A stream that
+  // the server ends for its age is always opened again, without a word.
   bool reopen = false;
   // How long Run waits, when it ends, for acks and nacks to be answered.
   absl::Duration close_timeout = absl::Seconds(5);

@@ -17,8 +17,27 @@ namespace {
 
 // API rule: messages per stream message.
 constexpr int kBatchMessagesMax = 1000;
+// API rule: bytes of a request, less what surrounds one message (a name of 255 bytes, tags, sizes)
+// and what surrounds a thousand (tags and sizes).
+constexpr size_t kRequestBytesMax = 16 << 20;
+constexpr size_t kMessageBytesMax = kRequestBytesMax - 1024;
+constexpr size_t kBatchBytesMax = kRequestBytesMax - 16 * 1024;
+
+absl::Status CheckSize(size_t bytes) {
+  if (bytes <= kMessageBytesMax) return absl::OkStatus();
+  v1::ItemStatus refusal;
+  refusal.set_code(static_cast<int>(absl::StatusCode::kInvalidArgument));
+  refusal.set_reason(v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  refusal.set_message(absl::StrCat("the message has ", bytes, " bytes, over the ", kMessageBytesMax,
+                                   " that a request can carry; it was not sent"));
+  return FromItem(refusal);
+}
 
 }  // namespace
+
+absl::Status CheckMessageSize(const v1::Message& message) {
+  return CheckSize(message.ByteSizeLong());
+}
 
 // Two threads: the writer owns the stream from opening to Finish, the reader (one per stream) turns
 // answers into outcomes. The writer reports outcomes only after it joined the reader, so callbacks
@@ -30,6 +49,7 @@ class Publisher::Impl {
     if (idempotent() && options_.after_break == AfterBreak::kReopen) {
       options_.after_break = AfterBreak::kResend;
     }
+    options_.max_batch_bytes = std::min(options_.max_batch_bytes, kBatchBytesMax);
     window_messages_ = std::max(options_.max_in_flight, 1);
     window_bytes_ = options_.max_bytes_in_flight;
     writer_ = std::thread([this] { Write(); });
@@ -39,9 +59,15 @@ class Publisher::Impl {
   absl::Status Publish(v1::Message message, PublishCallback callback) {
     const size_t bytes = message.ByteSizeLong();
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return !ended_.ok() || closing_ || HasRoom(bytes); });
+    changed_.wait(lock, [&] {
+      return !ended_.ok() || closing_ || bytes > kMessageBytesMax || HasRoom(bytes);
+    });
     if (!ended_.ok()) return ended_;
     if (closing_) return absl::FailedPreconditionError("the publisher is closed");
+    if (absl::Status size = CheckSize(bytes); !size.ok()) {
+      ++counts_.refused;
+      return size;
+    }
     unsettled_bytes_ += bytes;
     unsettled_.push_back({std::move(message), std::move(callback), bytes});
     // The writer sleeps only when nothing waits: waking it for each message would cost a system
@@ -107,6 +133,7 @@ class Publisher::Impl {
     while (true) {
       changed_.wait(lock, [&] { return HasWaiting() || closing_; });
       if (!HasWaiting()) return;
+      opened_ = false;
       progressed_ = false;
       lock.unlock();
       const absl::Status status = RunStream();
@@ -117,11 +144,14 @@ class Publisher::Impl {
       }
       if (status.ok()) continue;
       away_since = std::min(away_since, absl::Now());
-      const bool again = options_.after_break != AfterBreak::kStop && !give_up_ &&
-                         absl::IsUnavailable(status) &&
-                         absl::Now() - away_since < options_.reopen_timeout;
+      const bool aged = ReasonOf(status) == v1::ERROR_REASON_STREAM_AGED;
+      const bool again =
+          !give_up_ && (aged || (options_.after_break != AfterBreak::kStop && ReopenHelps(status) &&
+                                 absl::Now() - away_since < options_.reopen_timeout));
       HandleBreak(status, again, lock);
       if (!again) return;
+      if (!HasWaiting()) away_since = absl::InfiniteFuture();  // no one is kept waiting
+      if (aged && opened_) continue;
       WaitFor(changed_, lock, pause, [&] { return give_up_; });
       pause = std::min(pause * 2, kLongestPause);
     }
@@ -181,15 +211,23 @@ class Publisher::Impl {
         Entry& entry = unsettled_[written_];
         if (batch.messages_size() > 0 && bytes + entry.bytes > options_.max_batch_bytes) break;
         bytes += entry.bytes;
-        if (options_.after_break == AfterBreak::kResend) {
-          *batch.add_messages() = entry.message;
-        } else {
-          batch.add_messages()->Swap(&entry.message);
-        }
+        batch.add_messages()->Swap(&entry.message);
         ++written_;
       }
     }
-    return stream.Write(request);
+    const bool written = stream.Write(request);
+    TakeBack(request.mutable_batch());
+    return written;
+  }
+
+  // Keeps what has no outcome yet: the stream may end without one, and another send it again.
+  void TakeBack(v1::PublishStreamBatch* batch) {
+    std::lock_guard lock(mutex_);
+    const int64_t answered = front_sequence_ - batch->first_sequence();
+    for (int64_t i = std::max<int64_t>(answered, 0); i < batch->messages_size(); ++i) {
+      Entry& entry = unsettled_[static_cast<size_t>(i - answered)];
+      entry.message.Swap(batch->mutable_messages(static_cast<int>(i)));
+    }
   }
 
   void Read(Stream& stream) {
@@ -197,7 +235,8 @@ class Publisher::Impl {
     while (stream.Read(&response)) {
       std::vector<Report> reports;
       std::unique_lock lock(mutex_);
-      progressed_ = true;
+      opened_ = true;
+      progressed_ |= !response.has_started();
       if (response.has_started()) {
         ApplyServerWindow(response.started());
       } else if (response.has_stored()) {
@@ -263,40 +302,58 @@ class Publisher::Impl {
   // After the end of a stream that left something open.
   void HandleBreak(const absl::Status& status, bool again, std::unique_lock<std::mutex>& lock) {
     std::vector<Report> reports;
-    while (written_ > 0 && unsettled_.front().settled) PopFront();
-    if (again && options_.after_break == AfterBreak::kResend) {
-      // Refused ones in the middle must not be sent again.
-      size_t kept = 0;
-      for (size_t i = 0; i < written_; ++i) {
-        if (unsettled_[i].settled) {
-          unsettled_bytes_ -= unsettled_[i].bytes;
-        } else {
-          if (kept != i) unsettled_[kept] = std::move(unsettled_[i]);
-          ++kept;
-        }
-      }
-      unsettled_.erase(unsettled_.begin() + static_cast<std::ptrdiff_t>(kept),
-                       unsettled_.begin() + static_cast<std::ptrdiff_t>(written_));
-      if (!NotConnected(status) && !idempotent()) counts_.resent += static_cast<int64_t>(kept);
-      written_ = 0;
+    const bool maybe = MaybeHappened(status);
+    if (again && (options_.after_break == AfterBreak::kResend || !maybe)) {
+      Rewind(maybe);
     } else {
-      const absl::Status not_sent = absl::AbortedError(absl::StrCat("not sent: ", status.message()));
-      const bool maybe = MaybeHappened(status);
-      const size_t failing = again ? written_ : unsettled_.size();
-      for (size_t i = 0; i < failing; ++i) {
-        Entry& entry = unsettled_.front();
-        const bool sent = written_ > 0;
-        if (!entry.settled) {
-          ++(sent && maybe ? counts_.unknown : counts_.refused);
-          reports.push_back({std::move(entry.callback), {sent ? status : not_sent, "", false}});
-        }
-        unsettled_bytes_ -= entry.bytes;
-        unsettled_.pop_front();
-        if (sent) --written_;
+      FailWritten(status, maybe, &reports);
+    }
+    if (!again) {
+      FailWaiting(NotSent(status), &reports);
+      ended_ = status;
+    }
+    Deliver(std::move(reports), lock);
+  }
+
+  // All that was written and has no outcome waits again.
+  void Rewind(bool maybe_stored) {
+    // Refused ones in the middle must not be sent again.
+    size_t kept = 0;
+    for (size_t i = 0; i < written_; ++i) {
+      if (unsettled_[i].settled) {
+        unsettled_bytes_ -= unsettled_[i].bytes;
+      } else {
+        if (kept != i) unsettled_[kept] = std::move(unsettled_[i]);
+        ++kept;
       }
     }
-    if (!again) ended_ = status;
-    Deliver(std::move(reports), lock);
+    unsettled_.erase(unsettled_.begin() + static_cast<std::ptrdiff_t>(kept),
+                     unsettled_.begin() + static_cast<std::ptrdiff_t>(written_));
+    // What a producer sends again is stored once.
+    if (maybe_stored && !idempotent()) counts_.resent += static_cast<int64_t>(kept);
+    written_ = 0;
+  }
+
+  void FailWritten(const absl::Status& status, bool maybe_stored, std::vector<Report>* reports) {
+    const bool never_left = NotConnected(status);
+    const absl::Status outcome = never_left ? NotSent(status) : status;
+    while (written_ > 0) {
+      Entry& entry = unsettled_.front();
+      if (!entry.settled) {
+        ++(never_left ? counts_.not_sent : maybe_stored ? counts_.unknown : counts_.refused);
+        reports->push_back({std::move(entry.callback), {outcome, "", false}});
+      }
+      PopFront();
+    }
+  }
+
+  void FailWaiting(const absl::Status& not_sent, std::vector<Report>* reports) {
+    counts_.not_sent += static_cast<int64_t>(unsettled_.size());
+    for (Entry& entry : unsettled_) {
+      reports->push_back({std::move(entry.callback), {not_sent, "", false}});
+    }
+    unsettled_.clear();
+    unsettled_bytes_ = 0;
   }
 
   // Runs callbacks without the lock, so that they may ask for counts.
@@ -332,7 +389,8 @@ class Publisher::Impl {
   bool closing_ = false;
   bool give_up_ = false;
   bool reader_done_ = false;
-  bool progressed_ = false;
+  bool opened_ = false;      // the live stream was answered at all
+  bool progressed_ = false;  // and messages on it got an outcome
   grpc::ClientContext* context_ = nullptr;  // of the live stream, to cancel it
   absl::Status ended_;
 };

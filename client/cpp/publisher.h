@@ -16,16 +16,22 @@ namespace sluice::client {
 
 class Client;
 
-// What to do when the stream breaks and nobody refused anything.
+// What to do when the stream breaks and nobody refused anything (ReopenHelps in status.h). Whatever
+// is chosen, a stream that the server ends for its age is followed by another, without a word: what
+// such an end leaves unanswered was not stored and is sent again.
 enum class AfterBreak {
   // Report what was in flight as maybe stored, and end the publisher. The default.
   kStop,
-  // Report what was in flight as maybe stored; go on with the rest on a new stream. No duplicates.
+  // Report what may be stored as such; go on with the rest on a new stream. No duplicates.
   kReopen,
   // Send what was in flight again on a new stream. May store messages twice, as the first sending
   // may have arrived.
   kResend,
 };
+
+// INVALID_ARGUMENT / MESSAGE_TOO_LARGE if no request can carry the message (16 MiB: a rule of the
+// API). The server may allow less, and tells so.
+absl::Status CheckMessageSize(const v1::Message& message);
 
 struct PublisherOptions {
   // Where to: exactly one of the two.
@@ -51,13 +57,13 @@ struct PublisherOptions {
   // Report ids (PublishOutcome::message_id). Costs a little speed.
   bool return_results = false;
   AfterBreak after_break = AfterBreak::kStop;
-  // With kReopen and kResend: give up when the server was away for this long.
+  // With kReopen and kResend: give up when nothing could be stored for this long.
   absl::Duration reopen_timeout = absl::Seconds(60);
 };
 
 struct PublishOutcome {
   // OK: on stable storage. Otherwise client::MaybeHappened(status) tells whether it may be stored
-  // all the same; ABORTED "not sent" certainly is not.
+  // all the same, and IsNotSent(status) whether it never left.
   absl::Status status;
   // With return_results, and OK only.
   std::string message_id;
@@ -79,7 +85,8 @@ class Publisher {
   Publisher& operator=(const Publisher&) = delete;
 
   // Takes the message and waits only for room in the window. An error means that it was not taken
-  // and `callback` is never called: the publisher has ended, with this status.
+  // and `callback` is never called: MESSAGE_TOO_LARGE of CheckMessageSize concerns this message
+  // alone; after any other the publisher has ended, with this status.
   absl::Status Publish(v1::Message message, PublishCallback callback = nullptr);
 
   // Waits until every message taken before has its outcome and its callback has returned.
@@ -92,9 +99,10 @@ class Publisher {
 
   struct Counts {
     int64_t confirmed = 0;
-    int64_t refused = 0;  // certainly not stored
-    int64_t unknown = 0;  // maybe stored
-    int64_t resent = 0;   // sent more than once, with kResend
+    int64_t refused = 0;   // certainly not stored, those that Publish found too large included
+    int64_t not_sent = 0;  // certainly not stored, as the publisher ended before
+    int64_t unknown = 0;   // maybe stored
+    int64_t resent = 0;    // maybe stored more than once, with kResend
     int64_t in_flight = 0;
   };
   Counts counts() const;

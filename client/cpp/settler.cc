@@ -108,8 +108,7 @@ void Settler::Run() {
     } else {
       status = is_ack ? SendAcks(items, &outcomes) : SendNacks(items, &outcomes);
     }
-    const bool again = is_ack && retry_acks_ && !last_words &&
-                       (absl::IsUnavailable(status) || MaybeHappened(status));
+    const bool again = is_ack && retry_acks_ && !last_words && ReopenHelps(status);
     if (!again) {
       for (size_t i = 0; i < items.size(); ++i) {
         if (items[i].callback) items[i].callback(status.ok() ? outcomes[i] : status);

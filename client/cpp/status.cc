@@ -17,6 +17,10 @@ namespace {
 constexpr char kDomain[] = "sluice";
 constexpr char kReasonPrefix[] = "ERROR_REASON_";
 
+// Payloads of ours; never on the wire.
+constexpr char kUnexplained[] = "sluice.client/unexplained";  // a call that Sluice did not end
+constexpr char kNotSent[] = "sluice.client/not_sent";
+
 template <typename Detail>
 std::string TypeUrl() {
   return absl::StrCat("type.googleapis.com/", Detail::descriptor()->full_name());
@@ -35,6 +39,11 @@ std::optional<Detail> GetDetail(const absl::Status& status) {
   return detail;
 }
 
+bool IsExplained(const absl::Status& status) {
+  const auto info = GetDetail<google::rpc::ErrorInfo>(status);
+  return info && info->domain() == kDomain;
+}
+
 }  // namespace
 
 absl::Status FromGrpc(const grpc::Status& status) {
@@ -45,6 +54,7 @@ absl::Status FromGrpc(const grpc::Status& status) {
       result.SetPayload(any.type_url(), absl::Cord(any.value()));
     }
   }
+  if (!IsExplained(result)) result.SetPayload(kUnexplained, absl::Cord());
   return result;
 }
 
@@ -91,9 +101,13 @@ std::optional<absl::Duration> RetryAfterOf(const absl::Status& status) {
 }
 
 bool MaybeHappened(const absl::Status& status) {
+  if (status.ok() || IsNotSent(status) || NotConnected(status)) return false;
+  if (status.GetPayload(kUnexplained)) return true;
   switch (status.code()) {
-    case absl::StatusCode::kUnavailable:
-      return ReasonOf(status) != v1::ERROR_REASON_DRAINING;
+    case absl::StatusCode::kUnavailable: {
+      const v1::ErrorReason reason = ReasonOf(status);
+      return reason != v1::ERROR_REASON_DRAINING && reason != v1::ERROR_REASON_STREAM_AGED;
+    }
     case absl::StatusCode::kDeadlineExceeded:
     case absl::StatusCode::kCancelled:
     case absl::StatusCode::kUnknown:
@@ -106,11 +120,34 @@ bool MaybeHappened(const absl::Status& status) {
 
 bool NotConnected(const absl::Status& status) {
   // gRPC has no code of its own for this: its texts are all there is.
-  if (!absl::IsUnavailable(status)) return false;
+  if (!absl::IsUnavailable(status) || IsExplained(status)) return false;
   const std::string text = absl::AsciiStrToLower(status.message());
   return absl::StrContains(text, "failed to connect") ||
          absl::StrContains(text, "connection refused") ||
          absl::StrContains(text, "dns resolution failed");
 }
+
+bool ReopenHelps(const absl::Status& status) {
+  if (absl::IsUnavailable(status)) return true;
+  if (!status.GetPayload(kUnexplained)) return false;
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:  // also how gRPC sheds streams when out of memory
+    case absl::StatusCode::kInternal:           // RST_STREAM without a reason
+    case absl::StatusCode::kUnknown:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kDeadlineExceeded:
+      return true;
+    default:
+      return false;
+  }
+}
+
+absl::Status NotSent(const absl::Status& cause) {
+  absl::Status status = absl::AbortedError(absl::StrCat("not sent: ", cause.message()));
+  status.SetPayload(kNotSent, absl::Cord());
+  return status;
+}
+
+bool IsNotSent(const absl::Status& status) { return status.GetPayload(kNotSent).has_value(); }
 
 }  // namespace sluice::client

@@ -66,12 +66,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   const std::optional<int64_t> retry_after_ms = RetryAfterMsOf(status);
 
   google::rpc::Status details;
-  if (reason != ErrorReason::kUnspecified) {
-    google::rpc::ErrorInfo info;
-    info.set_reason(std::string(ErrorReasonName(reason)));
-    info.set_domain(kDomain);
-    details.add_details()->PackFrom(info);
-  }
+  // Also without a reason: clients tell by the domain that Sluice refused, and not a transport that
+  // cannot know what became of the call.
+  google::rpc::ErrorInfo info;
+  info.set_reason(std::string(ErrorReasonName(reason)));
+  info.set_domain(kDomain);
+  details.add_details()->PackFrom(info);
   if (!field.empty()) {
     google::rpc::BadRequest bad_request;
     auto* violation = bad_request.add_field_violations();
@@ -84,7 +84,6 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     SetDuration(*retry_after_ms, retry.mutable_retry_delay());
     details.add_details()->PackFrom(retry);
   }
-  if (details.details().empty()) return grpc::Status(code, message);
   details.set_code(code);
   details.set_message(message);
   std::string bytes = details.SerializeAsString();

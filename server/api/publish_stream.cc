@@ -204,6 +204,8 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
 
 void PublishStreamCall::OnStored(uint64_t batch_number, Result result) {
   if (!result.ok()) OnRefused(result.status());
+  // Whatever else ends the stream: any other end says that what it leaves unanswered is not stored.
+  if (!result.ok() && IsUnclear(result.status())) end_ = result.status();
   line_[batch_number - line_begin_].result = std::move(result);
   Advance();
 }

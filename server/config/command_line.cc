@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <exception>
+#include <filesystem>
 #include <map>
 
 #include "absl/strings/ascii.h"
@@ -76,21 +78,34 @@ Setter ToBytes(T Settings::*field, uint64_t min, uint64_t max) {
   };
 }
 
-// 0, or a time between the bounds.
-Setter ToOptionalDuration(int64_t Settings::*field_ms, int64_t min_ms, int64_t max_ms) {
+// A time between the bounds.
+Setter ToDuration(int64_t Settings::*field_ms, int64_t min_ms, int64_t max_ms) {
   return [=](const std::string& value, Settings* settings) {
     absl::Duration duration;
     if (!absl::ParseDuration(value, &duration)) {
       return Problem(absl::StrCat("'", value, "' is not a time; write 90s, 30m or 1h"));
     }
     const int64_t ms = absl::ToInt64Milliseconds(duration);
-    if (duration != absl::ZeroDuration() && (ms < min_ms || ms > max_ms)) {
-      return Problem(absl::StrCat("'", value, "' is neither 0 nor between ",
+    if (ms < min_ms || ms > max_ms) {
+      return Problem(absl::StrCat("'", value, "' is not between ",
                                   absl::FormatDuration(absl::Milliseconds(min_ms)), " and ",
                                   absl::FormatDuration(absl::Milliseconds(max_ms))));
     }
     settings->*field_ms = ms;
     return absl::OkStatus();
+  };
+}
+
+// 0 for none, or a time between the bounds.
+Setter ToOptionalDuration(int64_t Settings::*field_ms, int64_t min_ms, int64_t max_ms) {
+  const Setter bounded = ToDuration(field_ms, min_ms, max_ms);
+  return [=](const std::string& value, Settings* settings) {
+    absl::Duration duration;
+    if (absl::ParseDuration(value, &duration) && duration == absl::ZeroDuration()) {
+      settings->*field_ms = 0;
+      return absl::OkStatus();
+    }
+    return bounded(value, settings);
   };
 }
 
@@ -154,6 +169,12 @@ std::vector<Setting> AllSettings() {
                  "servers behind a balancer; shorter spreads sooner, 0 never [1h]",
                  ToOptionalDuration(&Settings::connection_age_ms_max, kConnectionAgeMsMin,
                                     kConnectionAgeMsMax)});
+  all.push_back({"connection-age-grace", false, "TIME",
+                 "how long calls may go on once their connection has reached its age; streams are "
+                 "ended a little before that and clients open them again: shorter moves them "
+                 "sooner [1h]",
+                 ToDuration(&Settings::connection_age_grace_ms, kConnectionGraceMsMin,
+                            kConnectionAgeMsMax)});
   all.push_back({"log-level", false, "LEVEL", "debug, info, warning or error [info]",
                  [](const std::string& value, Settings* settings) {
                    const std::optional<LogLevel> level = ParseLogLevel(value);
@@ -195,10 +216,14 @@ absl::Status ApplyFile(const std::string& path, const std::vector<Setting>& all,
   const auto refuse = [&](const std::string& problem) {
     return absl::InvalidArgumentError(absl::StrCat("config: ", path, ": ", problem));
   };
+  // A stream opens a directory happily and throws at the first read.
+  if (std::error_code ignored; std::filesystem::is_directory(path, ignored)) {
+    return refuse("is a directory; name a file");
+  }
   YAML::Node file;
   try {
     file = YAML::LoadFile(path);
-  } catch (const YAML::Exception& error) {
+  } catch (const std::exception& error) {  // of yaml-cpp, or of the stream it reads from
     return refuse(error.what());
   }
   if (file.IsNull()) return absl::OkStatus();

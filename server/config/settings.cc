@@ -52,6 +52,11 @@ absl::StatusOr<Address> ParseAddress(std::string_view text) {
 }
 
 absl::Status Validate(const Settings& settings) {
+  if (settings.http_listen.host.find(':') != std::string::npos) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("http-listen: ", settings.http_listen.ToString(),
+                     ": the pages are served over IPv4 only; write for example 127.0.0.1:7071"));
+  }
   if (absl::Status s = CheckBind("listen", settings.listen, settings.insecure); !s.ok()) return s;
   if (absl::Status s = CheckBind("http-listen", settings.http_listen, settings.insecure); !s.ok()) {
     return s;

@@ -39,6 +39,8 @@ inline constexpr uint64_t kInFlightBytesCeiling = 64 * 1024 * kMiB;
 // Below a minute, reconnecting would cost more than spreading clients brings.
 inline constexpr int64_t kConnectionAgeMsMin = 1 * kMinuteMs;
 inline constexpr int64_t kConnectionAgeMsMax = 30 * kDayMs;
+// Streams end a tenth before the grace does: less than this leaves no time to say why.
+inline constexpr int64_t kConnectionGraceMsMin = 1 * kSecondMs;
 
 struct Settings {
   Address listen{"127.0.0.1", 7070};
@@ -55,6 +57,7 @@ struct Settings {
   uint64_t in_flight_bytes_max = 256 * kMiB;
   std::optional<uint64_t> disk_reserve_bytes;  // unset: a share of the file system
   int64_t connection_age_ms_max = kHourMs;  // 0: none
+  int64_t connection_age_grace_ms = kHourMs;
 
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;

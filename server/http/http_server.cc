@@ -121,10 +121,10 @@ HttpServer::~HttpServer() {
 }
 
 int HttpServer::OnRequest(mg_connection* connection, void* server) {
-  return static_cast<const HttpServer*>(server)->Answer(connection);
+  return static_cast<HttpServer*>(server)->Answer(connection);
 }
 
-int HttpServer::Answer(mg_connection* connection) const {
+int HttpServer::Answer(mg_connection* connection) {
   const mg_request_info* request = mg_get_request_info(connection);
   const std::string_view method = request->request_method;
   const std::string_view path = request->local_uri == nullptr ? "" : request->local_uri;
@@ -134,18 +134,21 @@ int HttpServer::Answer(mg_connection* connection) const {
     reply = {404, "Not Found", kText, "there are /metrics, /healthz and /readyz\n"};
   } else if (method != "GET" && !is_head) {
     reply = {405, "Method Not Allowed", kText, "only GET and HEAD\n"};
-  } else if (path == "/metrics") {
-    reply.content_type = kMetricsText;
-    reply.body = handlers_.metrics();
   } else if (path == "/healthz") {
     reply.body = "ok\n";
+  } else if (working_.fetch_add(1) >= kWorkMax) {
+    working_.fetch_sub(1);
+    reply = {503, "Service Unavailable", kText, "too many requests at once\n"};
   } else {
-    const absl::Status ready = handlers_.ready();
-    if (ready.ok()) {
+    if (path == "/metrics") {
+      reply.content_type = kMetricsText;
+      reply.body = handlers_.metrics();
+    } else if (const absl::Status ready = handlers_.ready(); ready.ok()) {
       reply.body = "ready\n";
     } else {
       reply = {503, "Service Unavailable", kText, absl::StrCat(ready.message(), "\n")};
     }
+    working_.fetch_sub(1);
   }
   return Send(connection, reply, !is_head);
 }

@@ -2,6 +2,7 @@
 #ifndef SLUICE_SERVER_HTTP_HTTP_SERVER_H_
 #define SLUICE_SERVER_HTTP_HTTP_SERVER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,14 +23,17 @@ struct HttpHandlers {
   std::function<absl::Status()> ready;
 };
 
-// Serves until destroyed. Requests beyond kThreads wait in a short line and are turned away beyond
-// that, so that scrapes and probes cannot pile up in a server that is in trouble.
+// Serves until destroyed. A connection takes a thread from its first byte, or none, to its last, so
+// there are many threads and little time to ask: who connects and says nothing must not keep
+// /healthz from those who do. Work is bounded apart from that: /metrics and /readyz beyond kWorkMax
+// are answered 503 at once, so that they cannot pile up in a server that is in trouble.
 class HttpServer {
  public:
-  static constexpr int kThreads = 4;         // two scrapers and two probes at once
-  static constexpr int kWaitingMax = 32;     // connections accepted and not yet looked at
-  static constexpr int kRequestMsMax = 5000; // a client that sends nothing is let go after this
+  static constexpr int kThreads = 128;       // idle ones cost about 20 KiB each
+  static constexpr int kWaitingMax = 256;    // connections accepted and not yet looked at
+  static constexpr int kRequestMsMax = 1000; // a client that sends nothing is let go after this
   static constexpr int kRequestBytesMax = 8192;
+  static constexpr int kWorkMax = 8;         // a few scrapers and probes at once
 
   // `address` is host:port; port 0 takes a free one. UNAVAILABLE if it cannot be bound.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
@@ -44,9 +48,10 @@ class HttpServer {
  private:
   explicit HttpServer(HttpHandlers handlers) : handlers_(std::move(handlers)) {}
   static int OnRequest(mg_connection* connection, void* server);
-  int Answer(mg_connection* connection) const;
+  int Answer(mg_connection* connection);
 
   const HttpHandlers handlers_;
+  std::atomic<int> working_{0};  // requests inside handlers_
   mg_context* context_ = nullptr;
   std::string host_;
   uint16_t port_ = 0;

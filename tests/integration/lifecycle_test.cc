@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "tests/integration/fixture.h"
 
@@ -104,6 +105,27 @@ TEST_F(LifecycleTest, SecondServerOnTheSameDataRefuses) {
   const absl::StatusOr<int> code = second.WaitForExit(absl::Seconds(15));
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_NE(*code, 0);
+}
+
+TEST_F(LifecycleTest, AConfigThatIsADirectoryIsRefusedInWords) {
+  ServerProcess other({"--config", "/tmp"});
+  ASSERT_TRUE(other.Spawn().ok());
+  const absl::StatusOr<int> code = other.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 64);  // EX_USAGE
+  EXPECT_THAT(other.Log(), HasSubstr("/tmp: is a directory"));
+}
+
+TEST_F(LifecycleTest, WhatGrpcSaysOfATakenPortIsLoggedAsTheRest) {
+  ServerProcess second({"--listen", server_.address(), "--log-format", "json"});
+  ASSERT_TRUE(second.Spawn().ok());
+  const absl::StatusOr<int> code = second.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_NE(*code, 0);
+  EXPECT_THAT(second.Log(), HasSubstr("\"event\":\"grpc\""));
+  for (const absl::string_view line : absl::StrSplit(second.Log(), '\n', absl::SkipEmpty())) {
+    EXPECT_TRUE(absl::StartsWith(line, "{\"time\":")) << line;
+  }
 }
 
 TEST_F(LifecycleTest, ListeningBeyondLoopbackNeedsInsecure) {

@@ -70,5 +70,14 @@ TEST(ErrorMappingTest, LongTextsAreCutBetweenCharactersAndFitTheLimit) {
 
 TEST(ErrorMappingTest, OkStaysOk) { EXPECT_TRUE(ToGrpcStatus(absl::OkStatus()).ok()); }
 
+TEST(ErrorMappingTest, AStatusWithoutReasonIsStillKnownAsOurs) {
+  const auto details = DetailsOf(ToGrpcStatus(absl::UnimplementedError("not built")));
+  google::rpc::ErrorInfo info;
+  ASSERT_EQ(details.details_size(), 1);
+  ASSERT_TRUE(details.details(0).UnpackTo(&info));
+  EXPECT_EQ(info.domain(), "sluice");
+  EXPECT_EQ(info.reason(), "UNSPECIFIED");
+}
+
 }  // namespace
 }  // namespace sluice::api

@@ -239,6 +239,26 @@ TEST_F(PublishStreamTest, EndsWithoutRefusalWhenTheOutcomeIsUnclear) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+// Any other end says that what it leaves unanswered was not stored.
+TEST_F(PublishStreamTest, AnUnclearOutcomeIsToldAlsoByAStreamThatEndsForAnotherReason) {
+  grpc::ClientContext context;
+  auto stream = queue_stub_->PublishStream(&context);
+  v1::PublishStreamRequest request;
+  request.mutable_init()->set_queue("work");
+  ASSERT_TRUE(stream->Write(request));
+  AcceptStreamTarget();
+  v1::PublishStreamResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  request.mutable_batch()->set_first_sequence(1);
+  request.mutable_batch()->add_messages();
+  ASSERT_TRUE(stream->Write(request));
+  auto command = shard_.Take<broker::PublishCommand>();
+  server_->BeginDrain();
+  command.done(MakeError(ErrorReason::kStoreFailed, "sync failed"));
+  EXPECT_FALSE(stream->Read(&response)) << response.DebugString();
+  EXPECT_EQ(ReasonIn(stream->Finish()), "STORE_FAILED");
+}
+
 TEST_F(PublishStreamTest, IsNotReadOnWhileItsWindowIsFull) {
   ServerOptions options;
   options.stream_messages_max = 2;

@@ -156,5 +156,50 @@ TEST_F(ConsumerTest, WithoutReopenTheErrorEndsRun) {
   EXPECT_EQ(ReasonOf(consumer.Run([](const v1::Delivery&) {})), v1::ERROR_REASON_QUEUE_NOT_FOUND);
 }
 
+TEST_F(ConsumerTest, ReopenSubscribesAgainAfterTransportErrors) {
+  const std::vector<grpc::StatusCode> ends = {
+      grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::INTERNAL, grpc::StatusCode::UNKNOWN};
+  size_t streams = 0;
+  server_.on_subscribe = [&](grpc::ServerContext&, const v1::SubscribeRequest&,
+                             FakeServer::SubscribeWriter& writer) {
+    const size_t number = streams++;
+    writer.Write(Deliveries(static_cast<int>(number), 1));
+    return number < ends.size() ? grpc::Status(ends[number], "RST_STREAM") : grpc::Status::OK;
+  };
+  int delivered = 0;
+  Consumer consumer(server_.client(), {.queue = "q", .reopen = true});
+  EXPECT_TRUE(consumer.Run([&](const v1::Delivery&) { ++delivered; }).ok());
+  EXPECT_EQ(delivered, 4);
+}
+
+TEST_F(ConsumerTest, AnAgedStreamIsFollowedByAnotherWithoutAWord) {
+  for (const bool reopen : {false, true}) {
+    std::vector<absl::Duration> idle;
+    server_.on_subscribe = [&](grpc::ServerContext&, const v1::SubscribeRequest& request,
+                               FakeServer::SubscribeWriter& writer) {
+      idle.push_back(absl::Seconds(request.idle_timeout().seconds()) +
+                     absl::Nanoseconds(request.idle_timeout().nanos()));
+      writer.Write(Deliveries(static_cast<int>(idle.size()), 1));
+      return idle.size() < 3
+                 ? Refusal(grpc::StatusCode::UNAVAILABLE, "STREAM_AGED", "open it again")
+                 : grpc::Status::OK;
+    };
+    int delivered = 0;
+    int told = 0;
+    Consumer consumer(server_.client(), {.queue = "q",
+                                         .idle_timeout = absl::Seconds(60),
+                                         .reopen = reopen,
+                                         .on_reopen = [&](const absl::Status&) { ++told; }});
+    EXPECT_TRUE(consumer.Run([&](const v1::Delivery&) { ++delivered; }).ok());
+    EXPECT_EQ(delivered, 3);
+    EXPECT_EQ(told, 0);
+    // Being idle counts from the last message, not from the new stream.
+    ASSERT_EQ(idle.size(), 3u);
+    EXPECT_EQ(idle[0], absl::Seconds(60));
+    EXPECT_LT(idle[1], absl::Seconds(60));
+    EXPECT_GT(idle[1], absl::Seconds(30));
+  }
+}
+
 }  // namespace
 }  // namespace sluice::client

@@ -6,6 +6,8 @@
 namespace sluice::client {
 namespace {
 
+constexpr int kRequestBytesMax = 16 << 20;  // as the real server
+
 const grpc::Status kUnset(grpc::StatusCode::UNIMPLEMENTED, "the test set no handler");
 
 }  // namespace
@@ -14,6 +16,7 @@ FakeServer::FakeServer() {
   int port = 0;
   grpc::ServerBuilder builder;
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.SetMaxReceiveMessageSize(kRequestBytesMax);
   builder.RegisterService(this);
   server_ = builder.BuildAndStart();
   client_ = std::make_unique<Client>(

@@ -235,5 +235,133 @@ TEST_F(PublisherTest, AProducersSequencesGoOnOverABreak) {
   EXPECT_EQ(publisher.counts().resent, 0);
 }
 
+TEST_F(PublisherTest, AStreamThatTheTransportEndsLeavesItsMessagesUnknown) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [](const v1::PublishStreamBatch& batch) { return LastOf(batch) < 3; });
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "RST_STREAM with error code 11");
+  };
+  Publisher publisher(server_.client(), {.queue = "q"});
+  PublishNumbers(publisher, 3);
+  EXPECT_FALSE(publisher.Flush().ok());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(MaybeHappened(outcomes_[i].status)) << i;
+  EXPECT_EQ(publisher.counts().unknown, 3);
+  EXPECT_EQ(publisher.counts().refused, 0);
+}
+
+TEST_F(PublisherTest, ResendGoesOnAfterTransportErrors) {
+  const std::vector<grpc::StatusCode> ends = {grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                              grpc::StatusCode::INTERNAL,
+                                              grpc::StatusCode::UNKNOWN};
+  std::atomic<size_t> streams = 0;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    const size_t number = streams++;
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      return number >= ends.size() && stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return number < ends.size() ? grpc::Status(ends[number], "RST_STREAM") : grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .after_break = AfterBreak::kResend});
+  PublishNumbers(publisher, 5);
+  EXPECT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(publisher.counts().confirmed, 5);
+}
+
+TEST_F(PublisherTest, GivesUpOnAMessageThatBreaksEveryStream) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [](const v1::PublishStreamBatch&) { return false; });
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too large for the proxy");
+  };
+  Publisher publisher(server_.client(), {.queue = "q",
+                                         .after_break = AfterBreak::kResend,
+                                         .reopen_timeout = absl::Milliseconds(200)});
+  PublishNumbers(publisher, 1);
+  EXPECT_EQ(publisher.Flush(absl::Seconds(20)).code(), absl::StatusCode::kResourceExhausted);
+}
+
+// Each end leaves something unanswered that was not stored.
+TEST_F(PublisherTest, AgedStreamsAreFollowedByOthersAlsoWithoutRetrying) {
+  for (const AfterBreak after_break : {AfterBreak::kStop, AfterBreak::kReopen}) {
+    outcomes_.clear();
+    std::atomic<int> streams = 0;
+    std::vector<std::string> stored;
+    server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+      const bool last = ++streams == 4;
+      Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+        const int kept = last ? batch.messages_size() : batch.messages_size() / 2;
+        for (int i = 0; i < kept; ++i) stored.push_back(batch.messages(i).body());
+        if (kept > 0) stream.Write(StoredThrough(batch.first_sequence() + kept - 1));
+        return last;
+      });
+      return last ? grpc::Status::OK
+                  : Refusal(grpc::StatusCode::UNAVAILABLE, "STREAM_AGED", "open it again");
+    };
+    Publisher publisher(server_.client(), {.queue = "q", .after_break = after_break});
+    PublishNumbers(publisher, 500);
+    EXPECT_TRUE(publisher.Close().ok());
+    EXPECT_EQ(streams, 4);
+    ASSERT_EQ(stored.size(), 500u);
+    for (int i = 0; i < 500; ++i) {
+      EXPECT_EQ(stored[static_cast<size_t>(i)], std::to_string(i));
+      EXPECT_TRUE(outcomes_[i].status.ok()) << outcomes_[i].status;
+    }
+    EXPECT_EQ(publisher.counts().confirmed, 500);
+    EXPECT_EQ(publisher.counts().resent, 0);
+  }
+}
+
+TEST_F(PublisherTest, ReopenSendsAgainWhatADrainingServerDidNotTake) {
+  std::atomic<int> streams = 0;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    const bool first = ++streams == 1;
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      return !first && stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return first ? Refusal(grpc::StatusCode::UNAVAILABLE, "DRAINING", "bye") : grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .after_break = AfterBreak::kReopen});
+  PublishNumbers(publisher, 5);
+  EXPECT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(publisher.counts().confirmed, 5);
+}
+
+TEST_F(PublisherTest, AMessageThatNoRequestCanCarryIsRefusedAlone) {
+  std::vector<size_t> sizes;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      for (const auto& message : batch.messages()) sizes.push_back(message.body().size());
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .max_bytes_in_flight = 64 << 20});
+  EXPECT_TRUE(publisher.Publish(Body("a")).ok());
+  v1::Message message = Body(std::string(16 << 20, 'x'));
+  while (!CheckMessageSize(message).ok()) message.mutable_body()->pop_back();
+  const size_t largest = message.body().size();
+  EXPECT_GE(largest, (16u << 20) - 2048);
+  EXPECT_TRUE(publisher.Publish(Body(std::string(largest, 'x'))).ok());
+  const absl::Status refused = publisher.Publish(Body(std::string(largest + 1, 'x')));
+  EXPECT_EQ(ReasonOf(refused), v1::ERROR_REASON_MESSAGE_TOO_LARGE);
+  EXPECT_FALSE(MaybeHappened(refused));
+  EXPECT_TRUE(publisher.Publish(Body("b")).ok());
+  EXPECT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(sizes, (std::vector<size_t>{1, largest, 1}));
+  EXPECT_EQ(publisher.counts().refused, 1);
+  EXPECT_EQ(publisher.counts().confirmed, 3);
+}
+
+TEST_F(PublisherTest, WithoutAServerNothingIsSentAndNothingIsUnknown) {
+  Client nobody({.address = "127.0.0.1:1"});
+  Publisher publisher(nobody, {.queue = "q"});
+  PublishNumbers(publisher, 10);
+  EXPECT_TRUE(NotConnected(publisher.Flush()));
+  for (const auto& [number, outcome] : outcomes_) {
+    EXPECT_TRUE(IsNotSent(outcome.status)) << outcome.status;
+  }
+  EXPECT_EQ(publisher.counts().not_sent, static_cast<int64_t>(outcomes_.size()));
+  EXPECT_EQ(publisher.counts().unknown, 0);
+  EXPECT_EQ(publisher.counts().refused, 0);
+}
+
 }  // namespace
 }  // namespace sluice::client

@@ -32,11 +32,50 @@ TEST(StatusTest, ADrainingServerDidNotDoIt) {
       MaybeHappened(FromGrpc(Refusal(grpc::StatusCode::UNAVAILABLE, "DRAINING", "shutting down"))));
 }
 
+TEST(StatusTest, AnAgedStreamDidNotDoWhatItLeftUnanswered) {
+  EXPECT_FALSE(
+      MaybeHappened(FromGrpc(Refusal(grpc::StatusCode::UNAVAILABLE, "STREAM_AGED", "open anew"))));
+}
+
+TEST(StatusTest, OnlySluicesOwnWordMakesARefusal) {
+  // How gRPC ends calls when its memory is short, after they were handed over.
+  for (const auto code :
+       {grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::INTERNAL,
+        grpc::StatusCode::UNIMPLEMENTED, grpc::StatusCode::UNAUTHENTICATED,
+        grpc::StatusCode::PERMISSION_DENIED, grpc::StatusCode::FAILED_PRECONDITION}) {
+    EXPECT_TRUE(MaybeHappened(FromGrpc(grpc::Status(code, "RST_STREAM")))) << code;
+  }
+  EXPECT_FALSE(
+      MaybeHappened(FromGrpc(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", "full"))));
+  // Of a later server, whose reasons this client does not know.
+  EXPECT_FALSE(
+      MaybeHappened(FromGrpc(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "TOO_HOT", "wait"))));
+  EXPECT_FALSE(MaybeHappened(FromGrpc(grpc::Status::OK)));
+  EXPECT_FALSE(MaybeHappened(absl::NotFoundError("a local file")));
+}
+
+TEST(StatusTest, BrokenStreamsAreOpenedAgainAndRefusedOnesAreNot) {
+  for (const auto code : {grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::INTERNAL,
+                          grpc::StatusCode::UNKNOWN, grpc::StatusCode::UNAVAILABLE}) {
+    EXPECT_TRUE(ReopenHelps(FromGrpc(grpc::Status(code, "RST_STREAM")))) << code;
+  }
+  for (const auto code : {grpc::StatusCode::UNIMPLEMENTED, grpc::StatusCode::PERMISSION_DENIED}) {
+    EXPECT_FALSE(ReopenHelps(FromGrpc(grpc::Status(code, "no")))) << code;
+  }
+  EXPECT_TRUE(ReopenHelps(FromGrpc(Refusal(grpc::StatusCode::UNAVAILABLE, "DRAINING", "bye"))));
+  EXPECT_FALSE(
+      ReopenHelps(FromGrpc(Refusal(grpc::StatusCode::RESOURCE_EXHAUSTED, "QUEUE_FULL", "full"))));
+  EXPECT_FALSE(ReopenHelps(FromGrpc(grpc::Status::OK)));
+}
+
 TEST(StatusTest, KnowsThatNobodyListens) {
   Client client({.address = "127.0.0.1:1"});
   const auto answer = client.Call(&v1::AdminService::StubInterface::GetServerInfo,
                                   v1::GetServerInfoRequest());
   EXPECT_TRUE(NotConnected(answer.status())) << answer.status();
+  EXPECT_FALSE(MaybeHappened(answer.status()));
+  EXPECT_TRUE(IsNotSent(NotSent(answer.status())));
+  EXPECT_FALSE(MaybeHappened(NotSent(answer.status())));
 }
 
 }  // namespace

@@ -179,5 +179,23 @@ TEST_F(CommandLineTest, DefinitionsNameAFile) {
   EXPECT_EQ(Parse({})->settings.definitions, "from-environment.yaml");
 }
 
+TEST_F(CommandLineTest, ConfigThatIsADirectoryIsRefused) {
+  EXPECT_THAT(Refusal({"--config", ::testing::TempDir()}), HasSubstr("is a directory"));
+}
+
+TEST_F(CommandLineTest, PagesOverIpv6AreRefusedAndGrpcIsNot) {
+  EXPECT_THAT(Refusal({"--http-listen", "[::1]:7071"}),
+              AllOf(HasSubstr("http-listen"), HasSubstr("IPv4 only")));
+  EXPECT_TRUE(Parse({"--listen", "[::1]:7070"}).ok());
+}
+
+TEST_F(CommandLineTest, ConnectionGraceHasBoundsAndNoZero) {
+  EXPECT_EQ(Parse({})->settings.connection_age_grace_ms, kHourMs);
+  EXPECT_EQ(Parse({"--connection-age-grace", "1s"})->settings.connection_age_grace_ms, kSecondMs);
+  EXPECT_THAT(Refusal({"--connection-age-grace", "999ms"}), HasSubstr("between"));
+  EXPECT_THAT(Refusal({"--connection-age-grace", "0"}), HasSubstr("between"));
+  EXPECT_EQ(Parse({"--connection-age-max", "0"})->settings.connection_age_ms_max, 0);
+}
+
 }  // namespace
 }  // namespace sluice::config

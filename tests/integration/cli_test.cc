@@ -1,0 +1,151 @@
+// The `sluice` command line: what it says and how it exits.
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "tests/integration/fixture.h"
+#include "tests/support/command.h"
+
+namespace sluice::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+// The exit codes of sluice --help.
+constexpr int kOk = 0;
+constexpr int kRefused = 1;
+constexpr int kUsage = 2;
+constexpr int kUnreachable = 3;
+
+constexpr char kNobody[] = "127.0.0.1:1";
+
+class CliTest : public ServerTest {
+ protected:
+  CommandResult Run(const std::vector<std::string>& arguments, const std::string& input = "") {
+    return RunSluice(server_.address(), arguments, input);
+  }
+};
+
+TEST_F(CliTest, ALineThatNoRequestCanCarryIsRefusedByNumberAndTheRestIsStored) {
+  MakeQueue("q");
+  std::string lines;
+  for (int i = 1; i <= 3000; ++i) {
+    absl::StrAppend(&lines, i == 1500 ? std::string(20'000'000, 'x') : absl::StrCat(i), "\n");
+  }
+  const CommandResult result = Run({"publish", "q"}, lines);
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.err, HasSubstr("line 1500 not stored"));
+  EXPECT_THAT(result.out, HasSubstr("confirmed 2,999 messages, not stored 1 "));
+  EXPECT_EQ(Stats("q").ready(), 2999);
+}
+
+TEST_F(CliTest, ABodyThatNoRequestCanCarryIsRefused) {
+  MakeQueue("q");
+  const std::string path = server_.data_dir() + "/large";
+  std::ofstream(path) << std::string(20'000'000, 'x');
+  const CommandResult result = Run({"publish", "q", "--file", path});
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.err, HasSubstr("16776192"));
+  EXPECT_EQ(Stats("q").ready(), 0);
+}
+
+TEST_F(CliTest, ARefusalByTheServerNamesTheLine) {
+  MakeQueue("q");
+  const CommandResult result =
+      Run({"publish", "q"}, "one\n" + std::string(2'000'000, 'x') + "\nthree\n");
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.err, HasSubstr("line 2 not stored"));
+  EXPECT_EQ(Stats("q").ready(), 2);
+}
+
+TEST_F(CliTest, WithoutAServerLinesAreNotSentRatherThanUnknown) {
+  const CommandResult result = RunSluice(kNobody, {"publish", "q"}, "1\n2\n3\n");
+  EXPECT_EQ(result.exit_code, kUnreachable);
+  EXPECT_THAT(result.out, HasSubstr("confirmed 0 messages, not sent 3"));
+  EXPECT_THAT(result.out, Not(HasSubstr("unknown")));
+  EXPECT_THAT(result.err, HasSubstr("cannot reach"));
+}
+
+TEST_F(CliTest, TellsWhereItStoppedReading) {
+  std::string lines;
+  for (int i = 0; i < 20'000; ++i) lines += "x\n";
+  const CommandResult result = RunSluice(kNobody, {"--json", "publish", "q"}, lines);
+  EXPECT_EQ(result.exit_code, kUnreachable);
+  EXPECT_THAT(result.out, HasSubstr("\"all_read\":false"));
+  EXPECT_THAT(result.err, HasSubstr("stopped at line "));
+}
+
+TEST_F(CliTest, ADirectoryIsNoBody) {
+  const CommandResult result = Run({"publish", "q", "--file", server_.data_dir()});
+  EXPECT_EQ(result.exit_code, kUsage);
+  EXPECT_THAT(result.err, HasSubstr("directory"));
+  EXPECT_EQ(Run({"publish", "q", "--file", "/no/such"}).exit_code, kUsage);
+}
+
+TEST_F(CliTest, OptionsForLinesAreRefusedForOneMessage) {
+  MakeQueue("q");
+  const std::string path = server_.data_dir() + "/confirmed";
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"--retry"}, {"--confirmed-file", path}}) {
+    std::vector<std::string> words = {"publish", "q", "body"};
+    words.insert(words.end(), options.begin(), options.end());
+    EXPECT_EQ(Run(words).exit_code, kUsage) << options[0];
+  }
+  EXPECT_EQ(Run({"publish", "q", "--retry-for", "1m"}, "1\n").exit_code, kUsage);
+  EXPECT_EQ(Stats("q").ready(), 0);
+  EXPECT_EQ(Run({"publish", "q", "-", "--retry", "--confirmed-file", path}, "1\n").exit_code, kOk);
+  EXPECT_EQ(Stats("q").ready(), 1);
+}
+
+TEST_F(CliTest, ALeaseOfZeroIsRefused) {
+  MakeQueue("q");
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"receive", "q"}, {"subscribe", "q"}, {"extend", "q", "receipt"}}) {
+    std::vector<std::string> with = words;
+    with.insert(with.end(), {"--lease", "0"});
+    const CommandResult result = Run(with);
+    EXPECT_EQ(result.exit_code, kUsage) << words[0];
+    EXPECT_THAT(result.err, HasSubstr("longer than 0")) << words[0];
+  }
+  EXPECT_EQ(Run({"subscribe", "q", "--lease", "5s", "--idle-timeout", "10ms"}).exit_code, kOk);
+}
+
+TEST_F(CliTest, ExtendingNothingNamesNoTime) {
+  MakeQueue("q");
+  const CommandResult result = Run({"extend", "q", "garbage"});
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.out, Not(HasSubstr("until")));
+  Publish("q", {"a"});
+  const std::string receipt = Receive("q").at(0).receipt();
+  EXPECT_THAT(Run({"extend", "q", receipt, "garbage"}).out, HasSubstr("extended 1\nuntil 2"));
+}
+
+TEST_F(CliTest, KnowsItsVersion) {
+  const CommandResult result = Run({"--version"});
+  EXPECT_EQ(result.exit_code, kOk);
+  EXPECT_THAT(result.out, StartsWith("sluice "));
+}
+
+// Whoever follows the help must not be told that it is not built.
+TEST_F(CliTest, TheExamplesOfQueueUpdateWork) {
+  MakeQueue("orders");
+  const std::string help = Run({"queue", "update", "--help"}).out;
+  int examples = 0;
+  std::istringstream lines(help.substr(help.find("Examples:")));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::vector<std::string> arguments;
+    for (std::string word; words >> word && word[0] != '#';) arguments.push_back(word);
+    if (arguments.empty() || arguments[0] != "sluice") continue;
+    arguments.erase(arguments.begin());
+    const CommandResult result = Run(arguments);
+    EXPECT_EQ(result.exit_code, kOk) << line << "\n" << result.err;
+    ++examples;
+  }
+  EXPECT_GE(examples, 2);
+}
+
+}  // namespace
+}  // namespace sluice::testing

@@ -1,0 +1,65 @@
+#include "tests/support/command.h"
+
+#include <fcntl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "server/base/check.h"
+#include "tests/support/server_process.h"
+
+namespace sluice::testing {
+namespace {
+
+std::string Contents(const std::string& path) {
+  std::stringstream text;
+  text << std::ifstream(path, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+void Redirect(const std::string& path, int flags, int target) {
+  const int fd = open(path.c_str(), flags, 0600);
+  if (fd < 0 || dup2(fd, target) < 0) _exit(127);
+  close(fd);
+}
+
+}  // namespace
+
+CommandResult RunSluice(const std::string& address, const std::vector<std::string>& arguments,
+                        const std::string& input) {
+  const TempDir dir;
+  const std::string in = dir.path() + "/in";
+  const std::string out = dir.path() + "/out";
+  const std::string err = dir.path() + "/err";
+  std::ofstream(in, std::ios::binary) << input;
+  const char* const other = std::getenv("SLUICE_CLI_BIN");
+  std::vector<std::string> words = {other != nullptr ? other : SLUICE_CLI_PATH, "--server", address};
+  words.insert(words.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+
+  const pid_t child = fork();
+  SLUICE_CHECK(child >= 0);
+  if (child == 0) {
+    Redirect(in, O_RDONLY, STDIN_FILENO);
+    Redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    Redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
+  CommandResult result;
+  result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.out = Contents(out);
+  result.err = Contents(err);
+  return result;
+}
+
+}  // namespace sluice::testing
