@@ -17,6 +17,8 @@ void HandleAck(const std::shared_ptr<UnaryCall>& call);
 void HandleNack(const std::shared_ptr<UnaryCall>& call);
 void HandleExtendLease(const std::shared_ptr<UnaryCall>& call);
 
+void HandleTransact(const std::shared_ptr<UnaryCall>& call);
+
 void HandleCreateQueue(const std::shared_ptr<UnaryCall>& call);
 void HandleGetQueue(const std::shared_ptr<UnaryCall>& call);
 void HandleListQueues(const std::shared_ptr<UnaryCall>& call);

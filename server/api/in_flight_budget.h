@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -38,6 +39,24 @@ class InFlightBudget {
   std::atomic<bool> has_waiters_{false};
   absl::Mutex mutex_;
   std::vector<absl::AnyInvocable<void()>> waiters_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Counts the bytes of one request until it is answered or dropped.
+class BudgetShare {
+ public:
+  BudgetShare(InFlightBudget* budget, int64_t bytes) : budget_(budget), bytes_(bytes) {
+    budget_->Take(bytes_);
+  }
+  BudgetShare(BudgetShare&& other) noexcept
+      : budget_(std::exchange(other.budget_, nullptr)), bytes_(other.bytes_) {}
+  BudgetShare& operator=(BudgetShare&&) = delete;
+  ~BudgetShare() {
+    if (budget_) budget_->Give(bytes_);
+  }
+
+ private:
+  InFlightBudget* budget_;
+  const int64_t bytes_;
 };
 
 }  // namespace sluice::api

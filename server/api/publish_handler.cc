@@ -14,24 +14,6 @@ namespace {
 // By then what is in flight has been synced, or the disk has a problem.
 constexpr int64_t kMemoryRetryMs = 100;
 
-// Counts the bytes of a publish until it is answered or dropped.
-class BudgetShare {
- public:
-  BudgetShare(InFlightBudget* budget, int64_t bytes) : budget_(budget), bytes_(bytes) {
-    budget_->Take(bytes_);
-  }
-  BudgetShare(BudgetShare&& other) noexcept
-      : budget_(std::exchange(other.budget_, nullptr)), bytes_(other.bytes_) {}
-  BudgetShare& operator=(BudgetShare&&) = delete;
-  ~BudgetShare() {
-    if (budget_) budget_->Give(bytes_);
-  }
-
- private:
-  InFlightBudget* budget_;
-  const int64_t bytes_;
-};
-
 }  // namespace
 
 absl::Status AdmitPublish(const ApiContext& api) {

@@ -53,6 +53,7 @@ const std::map<std::string, UnaryMethod>& UnaryMethods() {
       {"Ack", {&HandleAck, kBusySlots, true}},
       {"Nack", {&HandleNack, kBusySlots, true}},
       {"ExtendLease", {&HandleExtendLease, kBusySlots, true}},
+      {"Transact", {&HandleTransact, kBusySlots, false, false, &AdmitPublish}},
       {"CreateQueue", {&HandleCreateQueue}},
       {"GetQueue", {&HandleGetQueue, kRareSlots, true}},
       {"ListQueues", {&HandleListQueues, kRareSlots, true}},
