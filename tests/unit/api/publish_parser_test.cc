@@ -129,7 +129,7 @@ TEST(PublishParserTest, RepeatedFieldsCountThoughTheLastWins) {
       request += static_cast<char>(left < 0x80 ? left : (left & 0x7f) | 0x80);
       if (left < 0x80) break;
     }
-    return ParsePublishRequest(Buffer(request + message), kBodyMax).status();
+    return ParsePublishRequest(Buffer(request + message), kRules).status();
   };
   const int fits = static_cast<int>((kBodyMax + kEnvelopeBytesMax) / (kBodyMax + 2));
   EXPECT_TRUE(with_bodies(fits).ok());
