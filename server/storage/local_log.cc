@@ -121,6 +121,7 @@ absl::Status LocalLog::Write(Entry* entry) {
     if (!failure_.ok()) return failure_;
     durable_store_seq = named_store_seq_ = synced_store_seq_;
   }
+  if (absl::Status failed = store_->WalFailure(); !failed.ok()) return failed;
   const Batch& batch = entry->batch;
   last_header_ = batch.header();
   // RocksDB stores lengths in fewer bytes than we do; its header and our note are on top.
@@ -135,6 +136,7 @@ absl::Status LocalLog::Write(Entry* entry) {
   if (status.ok()) status = converter.status;
   if (status.ok()) status = store_->db()->Write(rocksdb::WriteOptions(), &rows);
   if (!status.ok()) return FromRocks(status, "writing a batch");
+  if (absl::Status failed = store_->WalFailure(); !failed.ok()) return failed;
   entry->store_seq = store_->db()->GetLatestSequenceNumber();
   return absl::OkStatus();
 }
@@ -161,9 +163,12 @@ void LocalLog::WriteLoop() {
 
 absl::Status LocalLog::SyncAndApply(const Entries& entries) {
   const int64_t start_ns = options_.clock->MonotonicNs();
+  if (absl::Status failed = store_->WalFailure(); !failed.ok()) return failed;
   if (absl::Status status = FromRocks(store_->db()->SyncWAL(), "syncing the WAL"); !status.ok()) {
     return status;
   }
+  // One that RocksDB was not told of, or of a write meanwhile: either way nothing is known.
+  if (absl::Status failed = store_->WalFailure(); !failed.ok()) return failed;
   if (observer_) {
     observer_->OnSync(static_cast<double>(options_.clock->MonotonicNs() - start_ns) / kNsPerSecond);
   }
