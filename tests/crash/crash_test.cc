@@ -5,6 +5,7 @@
 //   crash_test [--seed N] [--rounds N] [--fault kill|power]
 //
 // Exit code 77: there is no way to make a disk lose power here (needs root and loop devices).
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <random>
@@ -173,5 +174,8 @@ int Run() {
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
+  // A channel whose server has gone fails its calls at once, and then nobody looks after the
+  // connection that it is making but this poller; by default every 5 s, longer than a round.
+  setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "20", /*overwrite=*/1);
   return sluice::crash::Run();
 }

@@ -382,7 +382,10 @@ void Workload::Settle(Client& client, const std::string& queue, Action action,
   std::vector<Outcome> outcomes(deliveries.size(), OutcomeOf(status));
   for (const v1::ItemFailure& failure : failures) outcomes[failure.index()] = Outcome::kRefused;
   for (size_t i = 0; i < deliveries.size(); ++i) {
-    if (outcomes[i] == Outcome::kOk && (action == Action::kAck || action == Action::kDiscard)) {
+    // Also what may have happened: else every end of a server would leave less to publish, until
+    // nothing is under way any more.
+    if (outcomes[i] != Outcome::kRefused &&
+        (action == Action::kAck || action == Action::kDiscard)) {
       ++settled_;
     }
     recorder_->Add(SettleRecord{deliveries[i].id, deliveries[i].receipt, action, begin, end,
