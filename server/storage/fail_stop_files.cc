@@ -1,6 +1,5 @@
 #include "server/storage/fail_stop_files.h"
 
-#include <string_view>
 #include <utility>
 
 namespace sluice::storage {
@@ -13,8 +12,8 @@ using rocksdb::Slice;
 
 class FailStopFiles::File : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  File(std::unique_ptr<rocksdb::FSWritableFile> file, FailStopFiles* owner, bool is_wal)
-      : FSWritableFileOwnerWrapper(std::move(file)), owner_(owner), is_wal_(is_wal) {}
+  File(std::unique_ptr<rocksdb::FSWritableFile> file, FailStopFiles* owner, bool is_info_log)
+      : FSWritableFileOwnerWrapper(std::move(file)), owner_(owner), is_info_log_(is_info_log) {}
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
     return Do([&] { return target()->Append(data, options, debug); });
@@ -54,17 +53,30 @@ class FailStopFiles::File : public rocksdb::FSWritableFileOwnerWrapper {
  private:
   template <typename Operation>
   IOStatus Do(Operation operation) {
-    if (owner_->has_failed()) {
-      return is_wal_ ? IOStatus::OK() : IOStatus::IOError("the log of the store has failed");
-    }
-    IOStatus status = operation();
-    if (status.ok() || !is_wal_) return status;
-    owner_->NoteWalFailure(status);
+    if (!is_info_log_) return owner_->Do(std::move(operation));
+    operation().PermitUncheckedError();
     return IOStatus::OK();
   }
 
   FailStopFiles* const owner_;
-  const bool is_wal_;
+  const bool is_info_log_;
+};
+
+class FailStopFiles::Directory : public rocksdb::FSDirectoryWrapper {
+ public:
+  Directory(std::unique_ptr<rocksdb::FSDirectory> directory, FailStopFiles* owner)
+      : FSDirectoryWrapper(std::move(directory)), owner_(owner) {}
+
+  IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
+    return owner_->Do([&] { return FSDirectoryWrapper::Fsync(options, debug); });
+  }
+  IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* debug,
+                               const rocksdb::DirFsyncOptions& how) override {
+    return owner_->Do([&] { return FSDirectoryWrapper::FsyncWithDirOptions(options, debug, how); });
+  }
+
+ private:
+  FailStopFiles* const owner_;
 };
 
 IOStatus FailStopFiles::NewWritableFile(const std::string& path,
@@ -73,19 +85,46 @@ IOStatus FailStopFiles::NewWritableFile(const std::string& path,
                                         IODebugContext* debug) {
   IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
   if (status.ok()) {
-    const bool is_wal = std::string_view(path).ends_with(".log");
-    *file = std::make_unique<File>(std::move(*file), this, is_wal);
+    const bool is_info_log = path.substr(path.rfind('/') + 1).starts_with("LOG");
+    *file = std::make_unique<File>(std::move(*file), this, is_info_log);
   }
   return status;
 }
 
-IOStatus FailStopFiles::wal_failure() const {
-  if (!has_failed()) return IOStatus::OK();
+// The base class writes it through NewWritableFile above; the wrapper would go past it.
+IOStatus FailStopFiles::NewLogger(const std::string& path, const IOOptions& options,
+                                  std::shared_ptr<rocksdb::Logger>* logger,
+                                  IODebugContext* debug) {
+  return FileSystem::NewLogger(path, options, logger, debug);
+}
+
+// Not being able to delete is no loss, so its failure is nothing to stop for.
+IOStatus FailStopFiles::DeleteFile(const std::string& path, const IOOptions& options,
+                                   IODebugContext* debug) {
+  if (failed_.load(std::memory_order_acquire)) return IOStatus::OK();
+  return FileSystemWrapper::DeleteFile(path, options, debug);
+}
+
+IOStatus FailStopFiles::RenameFile(const std::string& from, const std::string& to,
+                                   const IOOptions& options, IODebugContext* debug) {
+  return Do([&] { return FileSystemWrapper::RenameFile(from, to, options, debug); });
+}
+
+IOStatus FailStopFiles::NewDirectory(const std::string& path, const IOOptions& options,
+                                     std::unique_ptr<rocksdb::FSDirectory>* directory,
+                                     IODebugContext* debug) {
+  IOStatus status = FileSystemWrapper::NewDirectory(path, options, directory, debug);
+  if (status.ok()) *directory = std::make_unique<Directory>(std::move(*directory), this);
+  return status;
+}
+
+IOStatus FailStopFiles::failure() const {
+  if (!failed_.load(std::memory_order_acquire)) return IOStatus::OK();
   absl::MutexLock lock(&mutex_);
   return failure_;
 }
 
-void FailStopFiles::NoteWalFailure(const IOStatus& status) {
+void FailStopFiles::NoteFailure(const IOStatus& status) {
   absl::MutexLock lock(&mutex_);
   if (!failure_.ok()) return;
   failure_ = status;

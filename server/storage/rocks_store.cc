@@ -247,17 +247,18 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions&
 }
 
 absl::Status RocksStore::OpenDb() {
-  const rocksdb::Status status = rocksdb::DB::Open(
+  rocksdb::Status status = rocksdb::DB::Open(
       DbOptions(options_, env_.get()), options_.dir, Families(options_, settled_), &handles_, &db_);
+  if (!status.ok()) db_ = nullptr;
+  // What RocksDB says was not told of a failure of the disk, and so does not count.
+  if (rocksdb::IOStatus failed = files_->failure(); !failed.ok()) status = failed;
   if (!status.ok()) {
-    db_ = nullptr;
     if (status.IsIOError() && IsHeldLock(status.ToString())) {
       return CannotLock(options_.dir, status);
     }
     if (status.IsNoSpace()) return DiskFull(options_.dir, status);
     return FromRocks(status, absl::StrCat("opening ", options_.dir));
   }
-  if (absl::Status failed = WalFailure(); !failed.ok()) return failed;
   messages_ = handles_[1];
   meta_ = handles_[2];
   return absl::OkStatus();
@@ -329,7 +330,7 @@ absl::StatusOr<std::vector<StoredMessage>> RocksStore::ReadMessages(const ReadRa
     }
     it->Next();
   }
-  if (!it->status().ok()) return FromRocks(it->status(), "reading messages");
+  if (!it->status().ok()) return ReadError(it->status());
   return messages;
 }
 
@@ -342,12 +343,18 @@ absl::StatusOr<std::vector<StoredMessage>> RocksStore::ReadMessagesAt(
     const rocksdb::Status status =
         db_->Get(rocksdb::ReadOptions(), messages_, ToSlice(key), &value);
     if (status.IsNotFound()) continue;
-    if (!status.ok()) return FromRocks(status, "reading a message");
+    if (!status.ok()) return ReadError(status);
     auto message = ToStored(seq, ToView(value));
     if (!message.ok()) return message.status();
     messages.push_back(*std::move(message));
   }
   return messages;
+}
+
+absl::Status RocksStore::ReadError(const rocksdb::Status& status) const {
+  // A file that could not be written reads as if it were damaged.
+  if (absl::Status failed = Failure(); !failed.ok()) return failed;
+  return FromRocks(status, "reading messages");
 }
 
 RocksStats RocksStore::Stats() const {
@@ -369,8 +376,8 @@ RocksStats RocksStore::Stats() const {
   return stats;
 }
 
-absl::Status RocksStore::WalFailure() const {
-  return FromRocks(files_->wal_failure(), "writing the log");
+absl::Status RocksStore::Failure() const {
+  return FromRocks(files_->failure(), "writing");
 }
 
 absl::Status RocksStore::ReclaimNow() { return reclaimer_->RunOnce(); }

@@ -18,6 +18,7 @@ namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
 class Env;
+class Status;
 }  // namespace rocksdb
 
 namespace sluice::storage {
@@ -78,8 +79,8 @@ class RocksStore : public Store {
   const StoreSizes& sizes() const { return options_.sizes; }
 
   // For LocalLog.
-  // Not OK once the WAL could not be written or synced; RocksDB does not say so itself.
-  absl::Status WalFailure() const;
+  // Not OK once something could not be written or synced; RocksDB does not say so itself.
+  absl::Status Failure() const;
   rocksdb::DB* db() const { return db_; }
   rocksdb::ColumnFamilyHandle* messages() const { return messages_; }
   rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
@@ -89,6 +90,7 @@ class RocksStore : public Store {
   explicit RocksStore(const RocksOptions& options);
   absl::Status OpenDb();
   absl::Status LoadSettled(uint64_t durable_store_seq);
+  absl::Status ReadError(const rocksdb::Status& status) const;
 
   const RocksOptions options_;
   const std::shared_ptr<SettledIndex> settled_;  // also held by filters

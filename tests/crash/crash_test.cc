@@ -72,8 +72,10 @@ bool Drain(Workload& workload) {
 }
 
 // Ends the server by taking its disk away; false unless that is the end it documents.
-bool LosePower(testing::LoopDisk& disk, testing::ServerProcess& server, bool starting) {
+bool LosePower(testing::LoopDisk& disk, testing::ServerProcess& server, Workload& workload,
+               bool starting) {
   if (!Ok(disk.LosePower())) return false;
+  workload.Provoke();
   const absl::StatusOr<int> code = server.WaitForExit(kFailedExitTimeout);
   if (!Ok(code.status())) return false;
   if (*code != kExitStoreFailed && !(starting && *code == kExitCannotStart)) {
@@ -90,7 +92,7 @@ bool RunRounds(testing::ServerProcess& server, testing::LoopDisk* disk, Workload
   auto end = [&](bool starting) {
     if (disk == nullptr) {
       server.Kill();
-    } else if (!LosePower(*disk, server, starting)) {
+    } else if (!LosePower(*disk, server, workload, starting)) {
       return false;
     }
     recorder.AddKill();

@@ -76,6 +76,14 @@ absl::Status Workload::Setup() {
   return absl::OkStatus();
 }
 
+void Workload::Provoke() {
+  Client client(address_);
+  v1::CreateQueueRequest request;
+  request.mutable_config()->set_name(absl::StrCat("provoked-", next_id_.fetch_add(1)));
+  v1::CreateQueueResponse response;
+  Call(client.admin, &AdminService::Stub::CreateQueue, request, &response, kCallTimeout);
+}
+
 void Workload::StartPublishers() {
   publishing_ = true;
   publishers_.emplace_back([this] { PublishUnary(1); });

@@ -235,10 +235,10 @@ TEST_F(FaultTest, ASyncThatMeetsAFailedWriteIsAnOrderlyEnd) {
   file_system_->FailAppend(1);
   EXPECT_EQ(Commit(Message(2)).code(), absl::StatusCode::kUnavailable);
   store_->db()->SyncWAL().PermitUncheckedError();
-  EXPECT_EQ(store_->WalFailure().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(store_->Failure().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(file_system_->calls_after_failure(), 0);
   // Nor may what was not logged get into files.
-  EXPECT_FALSE(store_->db()->Flush(rocksdb::FlushOptions(), store_->messages()).ok());
+  store_->db()->Flush(rocksdb::FlushOptions(), store_->messages()).PermitUncheckedError();
   ExpectNothingClaimedThatIsNotThere();
   EXPECT_EQ(Stored(), std::vector<Seq>{1});
 }
