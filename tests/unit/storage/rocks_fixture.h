@@ -10,6 +10,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "gtest/gtest.h"
+#include "rocksdb/db.h"
 #include "server/storage/local_log.h"
 #include "server/storage/rocks_store.h"
 #include "server/storage/rows.h"
@@ -49,7 +50,10 @@ class RocksFixture : public ::testing::Test {
   // What a kill would leave: a copy of the files as the operating system has them. Goes on in it.
   void Crash() {
     const std::string copy = options_.dir + "+";
+    // A kill is one instant, a copy is not: files must not come and go meanwhile.
+    ASSERT_TRUE(store_->db()->PauseBackgroundWork().ok());
     std::filesystem::copy(options_.dir, copy, std::filesystem::copy_options::recursive);
+    ASSERT_TRUE(store_->db()->ContinueBackgroundWork().ok());
     Close();
     options_.dir = copy;
   }
