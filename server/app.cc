@@ -23,6 +23,7 @@
 #include "server/http/grpc_health_probe.h"
 #include "server/http/http_server.h"
 #include "server/metrics/server_metrics.h"
+#include "server/model/error.h"
 #include "server/storage/local_log.h"
 #include "server/storage/pressure.h"
 #include "server/storage/rocks_store.h"
@@ -40,10 +41,13 @@ constexpr absl::Duration kApplyMax = absl::Seconds(30);
 constexpr absl::Duration kInspectMax = absl::Seconds(2);
 
 void ExitOnFatal(const absl::Status& status) {
-  Log(LogLevel::kError, "the store has failed; exiting, nothing that was confirmed is lost",
+  const bool damaged = ReasonOf(status) == ErrorReason::kDataDamaged;
+  Log(LogLevel::kError,
+      damaged ? "stored data is damaged; exiting"
+              : "the store has failed; exiting, nothing that was confirmed is lost",
       {{"why", std::string(status.message())}});
   FlushLog();
-  _exit(App::kExitStoreFailed);
+  _exit(damaged ? App::kExitDataDamaged : App::kExitStoreFailed);
 }
 
 // Submits a command whose `done` takes nothing and waits for it.
@@ -111,7 +115,12 @@ class RunningApp : public App {
       WarnUnless(SubmitAndWait<broker::StopCommand>(engine_.get(), kSaveMax),
                  "leases could not be saved");
     }
-    if (log_) log_->Stop();
+    // The engine first: it must find the log open as long as it appends.
+    if (engine_) engine_->EndThreads();
+    if (log_) {
+      log_->Stop();
+      if (absl::Status failure = log_->failure(); !failure.ok()) ExitOnFatal(failure);
+    }
     engine_.reset();  // its answers reach into the server
     server_.reset();
     log_.reset();
@@ -138,6 +147,7 @@ class RunningApp : public App {
     broker::EngineOptions options;
     options.accept_clock = settings_.accept_clock;
     options.window_bytes_max = settings_.window_bytes_max;
+    options.appended_bytes_max = store_->sizes().appended_bytes_max;
     options.pressure = pressure_.get();
     auto engine = broker::Engine::Start(options, Clock::System(), store_.get(), log_.get(),
                                         &engine_metrics_, &ExitOnFatal);

@@ -16,12 +16,14 @@ class App {
   // From SIGTERM to the end of the process; orchestrators kill after 30 s by default.
   static constexpr int64_t kStopMsMax = 10'000;
   // After a failed write, sync or read nothing is known any more; a supervisor starts afresh.
-  static constexpr int kExitStoreFailed = 70;
+  static constexpr int kExitStoreFailed = 70;  // EX_SOFTWARE
+  // Stored data is damaged: starting afresh does not help.
+  static constexpr int kExitDataDamaged = 65;  // EX_DATAERR
 
   virtual ~App() = default;
 
-  // Opens the store, starts the engine, applies Settings::definitions and serves. When the store fails later, the process ends at
-  // once with kExitStoreFailed.
+  // Opens the store, starts the engine, applies Settings::definitions and serves. When the store
+  // fails later, the process ends at once with kExitStoreFailed, or kExitDataDamaged.
   // FAILED_PRECONDITION: the data is in use, of a later version, or the clock is off; DATA_LOSS:
   // damaged data; UNAVAILABLE: an address cannot be bound. An error about the definitions names their
   // file.

@@ -17,6 +17,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/api/call.h"
 #include "server/api/consume.h"
 #include "server/api/context.h"
@@ -37,6 +39,11 @@ namespace {
 // each is replaced when taken: the frequent methods need enough for a burst between two polls.
 constexpr int kBusySlots = 100;
 constexpr int kRareSlots = 2;
+// How often a shutdown looks whether calls are open: it happens once, and need not be exact.
+constexpr absl::Duration kCallsLookPeriod = absl::Milliseconds(5);
+// For clients to take what was written to them, health watchers the NOT_SERVING, and to hang up.
+constexpr int64_t kHangUpMsMax = 100;
+constexpr int64_t kNsPerMs = 1'000'000;
 
 struct UnaryMethod {
   UnaryCall::Handler handler;
@@ -106,6 +113,8 @@ class ServerImpl final : public Server {
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
   void SetHealth(bool serving);
+  // Returns when no call is open, or at the deadline.
+  void AwaitCalls(int64_t deadline_ns) const;
 
   ApiContext api_;
   RawService<v1::QueueService::Service> queue_service_;
@@ -237,12 +246,26 @@ void ServerImpl::BeginDrain() {
   for (const auto& loop : loops_) loop->Drain();
 }
 
+void ServerImpl::AwaitCalls(int64_t deadline_ns) const {
+  const auto has_calls = [](const auto& loop) { return loop->calls() > 0; };
+  while (std::any_of(loops_.begin(), loops_.end(), has_calls) &&
+         api_.clock->MonotonicNs() < deadline_ns) {
+    absl::SleepFor(kCallsLookPeriod);
+  }
+}
+
 void ServerImpl::Shutdown(int64_t grace_ms) {
   absl::MutexLock lock(&shutdown_mutex_);
   if (shut_down_ || !server_) return;
   shut_down_ = true;
+  const int64_t deadline_ns = api_.clock->MonotonicNs() + grace_ms * kNsPerMs;
+  AwaitCalls(deadline_ns);
+  // gRPC waits for every client to hang up, which one that is idle does only seconds later; all
+  // that is still of use is the answers' way out.
+  const int64_t left_ms = std::clamp<int64_t>(
+      (deadline_ns - api_.clock->MonotonicNs()) / kNsPerMs, 0, kHangUpMsMax);
   server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                 gpr_time_from_millis(grace_ms, GPR_TIMESPAN)));
+                                 gpr_time_from_millis(left_ms, GPR_TIMESPAN)));
   for (const auto& loop : loops_) loop->Stop();
   for (ReceiveLine& line : receive_lines_) line.Drop();
   api_.budget.DropWaiters();

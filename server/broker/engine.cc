@@ -22,10 +22,8 @@ namespace {
 // One turn takes at most this much, so that a batch stays small enough to be synced soon.
 constexpr size_t kTurnCommandsMax = 8192;
 constexpr size_t kTurnBytesMax = 4 * kMiB;
-// Batches handed to the log and not yet durable. Beyond it the inbox waits: what arrives rides a
-// later batch.
+// Batches handed to the log and not yet durable, see EngineOptions::appended_bytes_max.
 constexpr Lsn kBatchesInFlightMax = 64;
-constexpr uint64_t kBytesInFlightMax = 64 * kMiB;
 // Wall clock and stored time further apart than this need --accept-clock.
 constexpr int64_t kClockDifferenceMsMax = 30 * kDayMs;
 // How often the gauge is asked whether waiting publishes may go on.
@@ -56,10 +54,13 @@ class EngineImpl : public Engine, private ShardPort {
         observer_(observer),
         on_fatal_(std::move(on_fatal)),
         accept_clock_(options.accept_clock),
+        appended_bytes_max_(options.appended_bytes_max),
         pressure_(options.pressure),
         shard_({options.shard, options.window_bytes_max}, this) {}
 
-  ~EngineImpl() override {
+  ~EngineImpl() override { EndThreads(); }
+
+  void EndThreads() override {
     {
       absl::MutexLock lock(&mutex_);
       closing_ = true;
@@ -139,7 +140,7 @@ class EngineImpl : public Engine, private ShardPort {
   // ---- engine thread
   bool LogIsFull() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return shard_.last_lsn() >= durable_lsn_ + kBatchesInFlightMax ||
-           bytes_in_flight_.load(std::memory_order_relaxed) >= kBytesInFlightMax;
+           bytes_in_flight_.load(std::memory_order_relaxed) >= appended_bytes_max_;
   }
   bool HasInput() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
     return closing_ || !failure_.ok() || !finished_reads_.empty() || durable_lsn_ > seen_durable_lsn_ ||
@@ -149,7 +150,8 @@ class EngineImpl : public Engine, private ShardPort {
   void RunEngine() {
     std::deque<Command> commands;
     std::deque<FinishedRead> finished_reads;
-    while (true) {
+    // What falls due after the stop belongs to the next boot.
+    while (!shard_.stopped()) {
       const Now before = engine_clock_->Read();
       const auto due_ns = shard_.NextDueNs(before);
       absl::Duration wait = absl::InfiniteDuration();
@@ -168,21 +170,22 @@ class EngineImpl : public Engine, private ShardPort {
         log_is_full_ = LogIsFull();
         has_leftovers_ = (!commands.empty() || publishes_go) && !log_is_full_;
         mutex_.AwaitWithTimeout(absl::Condition(this, &EngineImpl::HasInput), wait);
-        if (closing_) return;
         failure = failure_;
+        if (closing_ && failure.ok()) return;
         durable_lsn = seen_durable_lsn_ = durable_lsn_;
         log_is_full = LogIsFull();
         if (commands.empty() && !log_is_full) commands.swap(inbox_);
         finished_reads.swap(finished_reads_);
       }
-      if (!failure.ok()) return Fail(failure, commands);
+      if (!failure.ok()) return Fail(failure);
 
       const Now now = engine_clock_->Read();
       shard_.OnDurable(durable_lsn, now);
+      if (shard_.stopped()) return;
       for (FinishedRead& read : finished_reads) {
         absl::Status status = read.result.status();
         if (status.ok()) status = shard_.OnRead(read.ticket, *std::move(read.result), now);
-        if (!status.ok()) return Fail(status, commands);
+        if (!status.ok()) return FailRead(status);
       }
       finished_reads.clear();
       turn_commands_ = 0;
@@ -237,11 +240,33 @@ class EngineImpl : public Engine, private ShardPort {
     publishes_.clear();
   }
 
+  // The log works still: what has been decided is made durable and answered, so that whoever is left
+  // (consumers) may hear what is wrong. A refusal such as DATA_LOSS would say that it did not happen.
+  void FailRead(const absl::Status& cause) {
+    if (ReasonOf(cause) != ErrorReason::kDataDamaged) return Fail(cause);
+    absl::Status failure;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(this, &EngineImpl::HasSettledDown));
+      failure = failure_;
+    }
+    if (!failure.ok()) return Fail(failure);
+    shard_.OnDurable(shard_.last_lsn(), engine_clock_->Read());
+    Fail(cause, MakeError(ErrorReason::kDataDamaged,
+                          "stored data is damaged and the server is stopping; its log says where, "
+                          "and what an operator can do"));
+  }
+  bool HasSettledDown() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return !failure_.ok() || durable_lsn_ >= shard_.last_lsn();
+  }
+
   // The term is over: nobody may be told anything but that the outcome is unknown.
-  void Fail(const absl::Status& cause, std::deque<Command>& commands) {
-    const absl::Status status = MakeError(
-        ErrorReason::kStoreFailed, "the store has failed and the server is stopping; what was "
-                                   "under way may or may not have happened");
+  void Fail(const absl::Status& cause) {
+    Fail(cause, MakeError(ErrorReason::kStoreFailed,
+                          "the store has failed and the server is stopping; what was under way may "
+                          "or may not have happened"));
+  }
+  void Fail(const absl::Status& cause, const absl::Status& status) {
     shard_.FailAll(status);
     AnswerWaitingPublishes(status);
     if (on_fatal_) on_fatal_(cause);
@@ -277,6 +302,7 @@ class EngineImpl : public Engine, private ShardPort {
   EngineObserver* const observer_;
   const std::function<void(const absl::Status&)> on_fatal_;
   const bool accept_clock_;
+  const uint64_t appended_bytes_max_;
   const storage::PressureGauge* const pressure_;
 
   // Engine thread.

@@ -24,6 +24,9 @@ struct EngineOptions {
   // Payloads of ready messages kept in memory, over all queues; the rest is paged in when its turn
   // comes. More helps bursts that are consumed at once.
   uint64_t window_bytes_max = 64 * kMiB;
+  // Batches handed to the log and not yet durable. Beyond it the inbox waits: what arrives rides a
+  // later batch.
+  uint64_t appended_bytes_max = 64 * kMiB;
   // Holds publishes back; everything else goes on past them. Throttled ones wait, in their order;
   // refused ones, also those that were waiting, are answered STORAGE_FULL with a retry time. Null:
   // never. Must outlive the engine.
@@ -49,9 +52,14 @@ class Engine : public CommandSink {
       const EngineOptions& options, Clock* clock, storage::Store* store, storage::CommitLog* log,
       EngineObserver* observer, std::function<void(const absl::Status&)> on_fatal);
 
-  // Stops the threads at once, as a crash would; send a StopCommand first for a clean stop. The
-  // log must have been stopped or be idle.
+  // Ends the threads as a crash would, unless EndThreads has. The log must have been stopped or be
+  // idle.
   ~Engine() override = default;
+
+  // Ends the threads: nothing is appended or answered from here on, what has been appended stays
+  // under way. A clean stop is a StopCommand, this, the end of the log, the end of the engine. When
+  // the log has failed by now, `on_fatal` has run on return. One thread; again does nothing.
+  virtual void EndThreads() = 0;
 
   // The keys of this store's receipts and hashes, and its name. Constant.
   virtual const ReceiptCodec& receipts() const = 0;

@@ -161,8 +161,8 @@ std::vector<Setting> AllSettings() {
                  ToBytes(&Settings::in_flight_bytes_max, kInFlightBytesMin, kInFlightBytesCeiling)});
   all.push_back({"disk-reserve", false, "SIZE",
                  "publishes are refused while less than this is free on the disk of --data-dir, so "
-                 "that acks can still be written; less uses more of the disk [a twentieth of it, at "
-                 "most 1GiB]",
+                 "that acks can still be written; at least what the store may have to write then, "
+                 "which is 1GiB, and less on a disk below 8GiB [that]",
                  ToBytes(&Settings::disk_reserve_bytes, kDiskReserveMin, kDiskReserveCeiling)});
   all.push_back({"connection-age-max", false, "TIME",
                  "clients are asked to connect again after this long, so that they spread over "

@@ -55,7 +55,7 @@ struct Settings {
   int64_t body_bytes_max = kBodyBytesMaxDefault;
   uint64_t window_bytes_max = 64 * kMiB;
   uint64_t in_flight_bytes_max = 256 * kMiB;
-  std::optional<uint64_t> disk_reserve_bytes;  // unset: a share of the file system
+  std::optional<uint64_t> disk_reserve_bytes;  // unset: what the store needs
   int64_t connection_age_ms_max = kHourMs;  // 0: none
   int64_t connection_age_grace_ms = kHourMs;
 

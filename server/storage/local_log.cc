@@ -128,6 +128,7 @@ absl::Status LocalLog::Write(Entry* entry) {
     if (!failure_.ok()) return failure_;
     durable_store_seq = named_store_seq_ = synced_store_seq_;
   }
+  if (absl::Status failed = store_->Failure(); !failed.ok()) return failed;
   const Batch& batch = entry->batch;
   last_header_ = batch.header();
   // RocksDB stores lengths in fewer bytes than we do; its header and our note are on top.
@@ -141,6 +142,7 @@ absl::Status LocalLog::Write(Entry* entry) {
   }
   if (status.ok()) status = converter.status;
   if (status.ok()) status = store_->db()->Write(rocksdb::WriteOptions(), &rows);
+  if (absl::Status failed = store_->Failure(); !failed.ok()) return failed;
   if (!status.ok()) return FromRocks(status, "writing a batch");
   entry->store_seq = store_->db()->GetLatestSequenceNumber();
   return absl::OkStatus();
@@ -168,9 +170,11 @@ void LocalLog::WriteLoop() {
 
 absl::Status LocalLog::SyncAndApply(const Entries& entries) {
   const int64_t start_ns = options_.clock->MonotonicNs();
-  if (absl::Status status = FromRocks(store_->db()->SyncWAL(), "syncing the WAL"); !status.ok()) {
-    return status;
-  }
+  if (absl::Status failed = store_->Failure(); !failed.ok()) return failed;
+  const rocksdb::Status synced = store_->db()->SyncWAL();
+  // One that RocksDB was not told of, or of a write meanwhile: either way nothing is known.
+  if (absl::Status failed = store_->Failure(); !failed.ok()) return failed;
+  if (!synced.ok()) return FromRocks(synced, "syncing the WAL");
   if (observer_) {
     observer_->OnSync(static_cast<double>(options_.clock->MonotonicNs() - start_ns) / kNsPerSecond);
   }

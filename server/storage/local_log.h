@@ -45,6 +45,11 @@ class LocalLog : public CommitLog {
   // Makes durable what has been appended, then ends the threads. Later appends fail. Any thread but
   // the log's own; a second call does nothing.
   void Stop();
+  // What ended the term, if something has. Any thread.
+  absl::Status failure() const {
+    absl::MutexLock lock(&mutex_);
+    return failure_;
+  }
 
  private:
   struct Entry {
@@ -67,7 +72,7 @@ class LocalLog : public CommitLog {
   const LocalLogOptions options_;
 
   absl::Mutex stop_mutex_;  // serialises Stop
-  absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(stop_mutex_);
+  mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(stop_mutex_);
   Entries appended_ ABSL_GUARDED_BY(mutex_);
   Entries written_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);

@@ -1,11 +1,10 @@
 #include "server/storage/pressure.h"
 
-#include <sys/statvfs.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "rocksdb/db.h"
+#include "rocksdb/metadata.h"
 #include "server/base/log.h"
 #include "server/storage/rocks_store.h"
 
@@ -24,13 +23,8 @@ constexpr uint64_t kPendingShareDivisor = 2;
 // Once refused, publishes are taken again when this share of the reserve is free on top of it, so
 // that the answer does not change with every file.
 constexpr uint64_t kResumeShareDivisor = 8;
-
-std::optional<DiskSpace> AskFileSystem(const std::string& dir) {
-  struct statvfs stats;
-  if (statvfs(dir.c_str(), &stats) != 0) return std::nullopt;
-  return DiskSpace{uint64_t{stats.f_blocks} * stats.f_frsize,
-                   uint64_t{stats.f_bavail} * stats.f_frsize};
-}
+// Running compactions are measured, which costs a walk over all files, below this many reserves.
+constexpr uint64_t kMeasureBelowReserves = 4;
 
 uint64_t Property(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family, const std::string& name) {
   uint64_t value = 0;
@@ -57,6 +51,19 @@ bool IsNearSlowdown(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family) {
   return Property(db, family, Properties::kEstimatePendingCompactionBytes) >=
          options.soft_pending_compaction_bytes_limit / kPendingShareDivisor;
 }
+
+// What the running compactions of `family` read, and so may write before it goes.
+uint64_t CompactingBytes(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* family) {
+  rocksdb::ColumnFamilyMetaData files;
+  db->GetColumnFamilyMetaData(family, &files);
+  uint64_t bytes = 0;
+  for (const auto& level : files.levels) {
+    for (const auto& file : level.files) bytes += file.being_compacted ? file.size : 0;
+  }
+  return bytes;
+}
+
+uint64_t Excess(uint64_t bytes, uint64_t counted) { return bytes - std::min(bytes, counted); }
 
 }  // namespace
 
@@ -98,15 +105,35 @@ void StorePressure::Poll() {
   pressure_.store(pressure, std::memory_order_relaxed);
 }
 
+uint64_t StorePressure::NeededBytes(uint64_t free_bytes) const {
+  using Properties = rocksdb::DB::Properties;
+  rocksdb::DB* const db = store_->db();
+  const StoreSizes& sizes = store_->sizes();
+  uint64_t needed = sizes.ReserveBytes();
+  const uint64_t unflushed = Property(db, store_->messages(), Properties::kCurSizeAllMemTables) +
+                             Property(db, store_->meta(), Properties::kCurSizeAllMemTables);
+  needed += Excess(unflushed, sizes.memtables_bytes_max);
+  if (free_bytes < needed * kMeasureBelowReserves &&
+      Property(db, store_->messages(), Properties::kNumRunningCompactions) > 0) {
+    needed += Excess(CompactingBytes(db, store_->messages()), sizes.compaction_bytes_max);
+  }
+  return needed;
+}
+
 void StorePressure::PollDisk() {
   const std::optional<DiskSpace> disk = options_.disk ? options_.disk() : AskFileSystem(options_.dir);
   if (!disk) return;
-  const uint64_t reserve = options_.disk_reserve_bytes.value_or(
-      std::min(kDiskReserveDefaultMax, disk->total_bytes / kDiskReserveDefaultDivisor));
+  const uint64_t reserve =
+      std::max(options_.disk_reserve_bytes.value_or(0), NeededBytes(disk->free_bytes));
   const uint64_t needed = disk_is_full_ ? reserve + reserve / kResumeShareDivisor : reserve;
   const bool is_full = disk->free_bytes < needed;
   if (is_full == disk_is_full_) return;
   disk_is_full_ = is_full;
+  // Merging files takes space before it gives any back; what is settled goes without it. A failure
+  // only means that the reserve has to do for one more.
+  store_->db()
+      ->SetOptions(store_->messages(), {{"disable_auto_compactions", is_full ? "true" : "false"}})
+      .PermitUncheckedError();
   Log(is_full ? LogLevel::kWarning : LogLevel::kInfo,
       is_full ? "the disk is nearly full: publishes are refused until there is space"
               : "there is space on the disk again: publishes are taken",

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/model/limits.h"
+#include "server/storage/store_sizes.h"
 
 namespace sluice::storage {
 
@@ -32,19 +33,10 @@ class PressureGauge {
   virtual Pressure Read() const = 0;
 };
 
-struct DiskSpace {
-  uint64_t total_bytes = 0;
-  uint64_t free_bytes = 0;  // for this user
-};
-
-// Unless one is set: a twentieth of the file system, at most this. A gibibyte holds what is still in
-// memory when publishes stop (memtables, batches under way) and the log of very many acks.
-inline constexpr uint64_t kDiskReserveDefaultMax = 1024 * kMiB;
-inline constexpr uint64_t kDiskReserveDefaultDivisor = 20;
-
 struct PressureOptions {
   std::string dir;  // the store's
-  // Publishes are refused while less than this is free; unset: see kDiskReserveDefaultMax.
+  // Publishes are refused while less than this is free, and always while less is free than the
+  // store may still have to write (StoreSizes::ReserveBytes and what exceeds it now).
   std::optional<uint64_t> disk_reserve_bytes;
   // Short enough for a fast disk to write no more than some tens of megabytes in between.
   absl::Duration period = absl::Milliseconds(50);
@@ -68,6 +60,7 @@ class StorePressure : public PressureGauge {
  private:
   void Loop();
   void PollDisk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(poll_mutex_);
+  uint64_t NeededBytes(uint64_t free_bytes) const;
 
   const RocksStore* const store_;
   const PressureOptions options_;

@@ -18,7 +18,7 @@ namespace {
 // Per call of DeleteFilesInRanges: measured, such a call took at most 27 ms and commits did not
 // notice; one call for 3 GB took 0.7 s.
 constexpr uint64_t kDropStepBytes = 64 * kMiB;
-// Per rewrite: bounds the temporary disk space and how long a stop waits.
+// Per rewrite, or less on a small disk: bounds the space it takes and how long a stop waits.
 constexpr uint64_t kRewriteStepBytes = 256 * kMiB;
 // A file is worth rewriting when half of it or more is garbage: it costs at most what it saves.
 constexpr uint64_t kGarbageShareDivisor = 2;
@@ -198,6 +198,8 @@ absl::Status Reclaimer::RewriteFiles(const std::vector<File>& files, uint64_t ga
   rocksdb::CompactRangeOptions options;
   options.exclusive_manual_compaction = false;
   options.canceled = &cancel_rewrite_;
+  const uint64_t step_bytes = std::min<uint64_t>(kRewriteStepBytes,
+                                                 options_.sizes.compaction_bytes_max);
   // Neighbours go together; a file that is worth keeping as it is ends the range.
   for (auto begin = files.begin(); begin != files.end() && !cancel_rewrite_;) {
     if (!pays(*begin)) {
@@ -207,7 +209,7 @@ absl::Status Reclaimer::RewriteFiles(const std::vector<File>& files, uint64_t ga
     uint64_t bytes = 0;
     std::string last;
     auto end = begin;
-    for (; end != files.end() && pays(*end) && bytes < kRewriteStepBytes; ++end) {
+    for (; end != files.end() && pays(*end) && bytes < step_bytes; ++end) {
       bytes += end->bytes;
       last = std::max(last, end->largest);
     }

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 #include <system_error>
@@ -19,6 +21,7 @@
 #include "rocksdb/table.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
+#include "server/storage/fail_stop_files.h"
 #include "server/storage/index_filter.h"
 #include "server/storage/page_builder.h"
 #include "server/storage/reclaimer.h"
@@ -44,7 +47,10 @@ constexpr double kIndexBloomBitsPerKey = 10;
 // Files of sequential rows are moved and not rewritten, so that the filter would never see them:
 // one this old is rewritten anyway.
 constexpr uint64_t kIndexRewriteSeconds = 60 * 60;
+constexpr uint64_t kMetaMemtableShareDivisor = 2;  // of all memtables, where they are small
 constexpr int kMemtablesPerFamily = 4;
+// The first level below the flushed files holds this many of their size.
+constexpr uint64_t kBaseLevelMemtables = 4;
 // Evens out what one sync has to wait for (+5 to +12 % throughput measured).
 constexpr uint64_t kWalBytesPerSync = 256 * kKiB;
 constexpr uint64_t kFileBytesPerSync = 1 * kMiB;
@@ -67,10 +73,24 @@ rocksdb::Env* EnvOf(const RocksOptions& options) {
   return options.env ? options.env : rocksdb::Env::Default();
 }
 
-absl::Status InUse(const std::string& dir) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("another sluiced is using ", dir,
-                   ": stop it first, or give this one its own data directory"));
+// RocksDB tells why only in words: this process holds the lock, or another does.
+bool IsHeldLock(const std::string& why) {
+  return why.find("lock hold by current process") != std::string::npos ||
+         (why.find("While lock file") != std::string::npos &&
+          (why.find(std::strerror(EAGAIN)) != std::string::npos ||
+           why.find(std::strerror(EACCES)) != std::string::npos));
+}
+
+absl::Status CannotLock(const std::string& dir, const rocksdb::Status& status) {
+  const std::string why = status.ToString();
+  if (IsHeldLock(why)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("another sluiced is using ", dir,
+                     ": stop it first, or give this one its own data directory"));
+  }
+  return MakeError(ErrorReason::kStoreFailed,
+                   absl::StrCat("the data directory ", dir, " cannot be written to (", why,
+                                "): check its owner, its permissions and how it is mounted"));
 }
 
 // Messages that one point read asks for.
@@ -100,9 +120,29 @@ absl::Status MakeDir(const std::string& dir) {
 absl::Status CheckNotInUse(const RocksOptions& options) {
   rocksdb::FileLock* lock = nullptr;
   rocksdb::Env* env = EnvOf(options);
-  if (!env->LockFile(options.dir + "/LOCK", &lock).ok()) return InUse(options.dir);
+  const rocksdb::Status status = env->LockFile(options.dir + "/LOCK", &lock);
+  if (!status.ok()) return CannotLock(options.dir, status);
   env->UnlockFile(lock);
   return absl::OkStatus();
+}
+
+// The log is replayed into files before it is dropped.
+absl::Status DiskFull(const std::string& dir, const rocksdb::Status& status) {
+  uint64_t log_bytes = 0;
+  std::error_code error;
+  for (std::filesystem::directory_iterator it(dir, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code gone;
+    const uint64_t bytes = it->path().extension() == ".log" ? it->file_size(gone) : 0;
+    if (!gone) log_bytes += bytes;
+  }
+  const auto disk = AskFileSystem(dir);
+  return MakeError(ErrorReason::kStorageFull,
+                   absl::StrCat("the disk of ", dir, " is too full to open the store: about ",
+                                log_bytes / kMiB + 1, " MiB must be written and ",
+                                disk ? disk->free_bytes / kMiB : 0,
+                                " MiB are free. Nothing is lost; make room (",
+                                status.ToString(), ")"));
 }
 
 // LZ4 costs less than writing what it saves; without it files are as large as the messages.
@@ -113,14 +153,14 @@ rocksdb::CompressionType FileCompression() {
   return lz4 ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
 }
 
-rocksdb::DBOptions DbOptions(const RocksOptions& options) {
+rocksdb::DBOptions DbOptions(const RocksOptions& options, rocksdb::Env* env) {
   rocksdb::DBOptions db;
-  db.env = EnvOf(options);
+  db.env = env;
   db.create_if_missing = true;
   db.create_missing_column_families = true;
   db.paranoid_checks = true;
-  db.max_total_wal_size = options.wal_bytes_max;
-  db.db_write_buffer_size = options.memtables_bytes_max;
+  db.max_total_wal_size = options.sizes.wal_bytes_max;
+  db.db_write_buffer_size = options.sizes.memtables_bytes_max;
   db.wal_bytes_per_sync = kWalBytesPerSync;
   db.bytes_per_sync = kFileBytesPerSync;
   // Buffered flushes made SyncWAL wait up to 190 ms.
@@ -148,11 +188,15 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(
   table.cache_index_and_filter_blocks = true;
   rocksdb::ColumnFamilyOptions meta;
   meta.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  meta.write_buffer_size = kMetaMemtableBytes;
+  meta.write_buffer_size =
+      std::min(kMetaMemtableBytes, options.sizes.memtables_bytes_max / kMetaMemtableShareDivisor);
   meta.max_write_buffer_number = kMemtablesPerFamily;
   meta.compression = rocksdb::kNoCompression;  // few and small
   rocksdb::ColumnFamilyOptions messages = meta;
-  messages.write_buffer_size = options.message_memtable_bytes;
+  messages.write_buffer_size = options.sizes.message_memtable_bytes;
+  messages.target_file_size_base = options.sizes.message_memtable_bytes;
+  messages.max_bytes_for_level_base = options.sizes.message_memtable_bytes * kBaseLevelMemtables;
+  messages.max_compaction_bytes = options.sizes.compaction_bytes_max;
   messages.compression = FileCompression();
   messages.compaction_filter_factory = std::make_shared<SettledFilterFactory>(settled);
   // Most deduplication ids have not been seen before: the filter says so without a read.
@@ -173,7 +217,10 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(
 }  // namespace
 
 RocksStore::RocksStore(const RocksOptions& options)
-    : options_(options), settled_(std::make_shared<SettledIndex>(options.shard)) {}
+    : options_(options),
+      settled_(std::make_shared<SettledIndex>(options.shard)),
+      files_(std::make_shared<FailStopFiles>(EnvOf(options)->GetFileSystem())),
+      env_(rocksdb::NewCompositeEnv(files_)) {}
 
 RocksStore::~RocksStore() {
   reclaimer_.reset();
@@ -184,15 +231,25 @@ RocksStore::~RocksStore() {
   delete db_;
 }
 
-absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions& options) {
-  if (absl::Status status = MakeDir(options.dir); !status.ok()) return status;
+absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions& wanted) {
+  if (absl::Status status = MakeDir(wanted.dir); !status.ok()) return status;
+  RocksOptions options = wanted;
+  std::optional<uint64_t> disk_bytes = options.disk_bytes;
+  if (!disk_bytes) {
+    if (const auto disk = AskFileSystem(options.dir)) disk_bytes = disk->total_bytes;
+  }
+  if (disk_bytes) {
+    auto sizes = FitToDisk(options.sizes, *disk_bytes, options.dir);
+    if (!sizes.ok()) return sizes.status();
+    options.sizes = *sizes;
+  }
   if (absl::Status status = CheckNotInUse(options); !status.ok()) return status;
   const auto scan = ScanWal(options.dir);
   if (!scan.ok()) return scan.status();
   if (!scan->damaged_start.empty()) {
     // Only the files can tell whether they hold what the damaged records held.
     rocksdb::DB* raw = nullptr;
-    rocksdb::Options read_only(DbOptions(options), {});
+    rocksdb::Options read_only(DbOptions(options, EnvOf(options)), {});
     const rocksdb::Status opened = rocksdb::DB::OpenForReadOnly(read_only, options.dir, &raw);
     const std::unique_ptr<rocksdb::DB> db(raw);
     if (!opened.ok()) return FromRocks(opened, "checking the store");
@@ -210,15 +267,16 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions&
 }
 
 absl::Status RocksStore::OpenDb() {
-  const rocksdb::Status status = rocksdb::DB::Open(
-      DbOptions(options_), options_.dir, Families(options_, settled_), &handles_, &db_);
+  rocksdb::Status status = rocksdb::DB::Open(
+      DbOptions(options_, env_.get()), options_.dir, Families(options_, settled_), &handles_, &db_);
+  if (!status.ok()) db_ = nullptr;
+  // What RocksDB says was not told of a failure of the disk, and so does not count.
+  if (rocksdb::IOStatus failed = files_->failure(); !failed.ok()) status = failed;
   if (!status.ok()) {
-    db_ = nullptr;
-    const std::string what = status.ToString();
-    if (status.IsIOError() && what.find("lock") != std::string::npos &&
-        what.find("LOCK") != std::string::npos) {
-      return InUse(options_.dir);
+    if (status.IsIOError() && IsHeldLock(status.ToString())) {
+      return CannotLock(options_.dir, status);
     }
+    if (status.IsNoSpace()) return DiskFull(options_.dir, status);
     return FromRocks(status, absl::StrCat("opening ", options_.dir));
   }
   messages_ = handles_[1];
@@ -289,7 +347,7 @@ absl::StatusOr<std::vector<StoredMessage>> RocksStore::ReadMessages(const ReadRa
     }
     it->Next();
   }
-  if (!it->status().ok()) return FromRocks(it->status(), "reading messages");
+  if (!it->status().ok()) return ReadError(it->status());
   return page.Take();
 }
 
@@ -309,7 +367,7 @@ absl::Status RocksStore::GetEach(rocksdb::ColumnFamilyHandle* family,
                   statuses.data());
     for (size_t i = 0; i < count; ++i) {
       if (statuses[i].IsNotFound()) continue;
-      if (!statuses[i].ok()) return FromRocks(statuses[i], "reading rows");
+      if (!statuses[i].ok()) return ReadError(statuses[i]);
       const absl::Status status = row(first + i, ToView(values[i]));
       if (!status.ok()) return status;
     }
@@ -360,7 +418,7 @@ absl::StatusOr<std::vector<IndexRow>> RocksStore::ScanIndex(std::string_view beg
   for (it->Seek(lower); it->Valid() && rows.size() < rows_max; it->Next()) {
     rows.push_back({it->key().ToString(), it->value().ToString()});
   }
-  if (!it->status().ok()) return FromRocks(it->status(), "reading the index");
+  if (!it->status().ok()) return ReadError(it->status());
   return rows;
 }
 
@@ -374,6 +432,12 @@ absl::StatusOr<std::vector<std::optional<std::string>>> RocksStore::GetIndex(
                                       });
   if (!status.ok()) return status;
   return values;
+}
+
+absl::Status RocksStore::ReadError(const rocksdb::Status& status) const {
+  // A file that could not be written reads as if it were damaged.
+  if (absl::Status failed = Failure(); !failed.ok()) return failed;
+  return FromRocks(status, "reading messages");
 }
 
 RocksStats RocksStore::Stats() const {
@@ -393,6 +457,10 @@ RocksStats RocksStore::Stats() const {
   db_->GetAggregatedIntProperty(rocksdb::DB::Properties::kEstimatePendingCompactionBytes,
                                 &stats.pending_compaction_bytes);
   return stats;
+}
+
+absl::Status RocksStore::Failure() const {
+  return FromRocks(files_->failure(), "writing");
 }
 
 absl::Status RocksStore::ReclaimNow() { return reclaimer_->RunOnce(); }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,27 +12,25 @@
 #include "server/model/limits.h"
 #include "server/storage/settled_index.h"
 #include "server/storage/store.h"
+#include "server/storage/store_sizes.h"
 
 namespace rocksdb {
 class ColumnFamilyHandle;
 class DB;
 class Env;
+class Status;
 }  // namespace rocksdb
 
 namespace sluice::storage {
 
+class FailStopFiles;
 class Reclaimer;
 
 struct RocksOptions {
   std::string dir;  // made if it is not there
   ShardId shard = 0;
 
-  // The WAL is replayed at start: more makes flushes rarer and restarts longer.
-  uint64_t wal_bytes_max = 256 * kMiB;
-  // All memtables together. Messages that are settled before their memtable is flushed never reach
-  // a file; more lets more of them. It counts towards resident memory.
-  uint64_t memtables_bytes_max = 192 * kMiB;
-  uint64_t message_memtable_bytes = 64 * kMiB;
+  StoreSizes sizes;  // made to fit the disk
   // Blocks, indexes and filters that are read; bounds memory against deep backlogs.
   uint64_t block_cache_bytes = 64 * kMiB;
 
@@ -43,6 +42,8 @@ struct RocksOptions {
 
   // For tests that make the disk fail; null: the real one. Must outlive the store.
   rocksdb::Env* env = nullptr;
+  // For tests; unset: the file system of `dir` is asked.
+  std::optional<uint64_t> disk_bytes;
 };
 
 struct RocksStats {
@@ -58,8 +59,9 @@ class RocksStore : public Store {
  public:
   // Checks the WAL (wal_scan.h), then opens and replays it.
   // FAILED_PRECONDITION: another server uses the directory, or the data is of a later version.
+  // RESOURCE_EXHAUSTED: the disk is too small or too full, naming what it takes.
   // DATA_LOSS: something that was durable is damaged or missing; nothing has been changed.
-  static absl::StatusOr<std::unique_ptr<RocksStore>> Open(const RocksOptions& options);
+  static absl::StatusOr<std::unique_ptr<RocksStore>> Open(const RocksOptions& wanted);
   ~RocksStore() override;
 
   absl::Status ScanMeta(absl::FunctionRef<absl::Status(std::string_view key, std::string_view value)>
@@ -79,7 +81,12 @@ class RocksStore : public Store {
   // Drops what is settled now, without waiting for the next period. For tests and tools; blocks.
   absl::Status ReclaimNow();
 
+  // As they fit the disk.
+  const StoreSizes& sizes() const { return options_.sizes; }
+
   // For LocalLog.
+  // Not OK once something could not be written or synced; RocksDB does not say so itself.
+  absl::Status Failure() const;
   rocksdb::DB* db() const { return db_; }
   rocksdb::ColumnFamilyHandle* messages() const { return messages_; }
   rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
@@ -94,9 +101,12 @@ class RocksStore : public Store {
   absl::Status GetEach(rocksdb::ColumnFamilyHandle* family,
                        const std::vector<std::string_view>& keys,
                        absl::FunctionRef<absl::Status(size_t, std::string_view)> row);
+  absl::Status ReadError(const rocksdb::Status& status) const;
 
   const RocksOptions options_;
   const std::shared_ptr<SettledIndex> settled_;  // also held by filters
+  const std::shared_ptr<FailStopFiles> files_;
+  const std::unique_ptr<rocksdb::Env> env_;  // of files_
   rocksdb::DB* db_ = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
   rocksdb::ColumnFamilyHandle* messages_ = nullptr;

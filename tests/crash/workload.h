@@ -35,6 +35,9 @@ class Workload {
   void StopConsumers();
   // From now on consumers only ack.
   void BeGood() { good_ = true; }
+  // Makes the server write something if it is there. A server without work does not notice that its
+  // disk is gone.
+  void Provoke();
   // Called after each end of a server and before its next start.
   void NextGeneration() { ++generation_; }
 

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <deque>
 #include <set>
 #include <string>
@@ -32,6 +33,7 @@ class LockedStore : public storage::Store {
   absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessages(
       const storage::ReadRange& range) override {
     absl::MutexLock lock(&mutex_);
+    if (!read_status_.ok()) return read_status_;
     return store_.ReadMessages(range);
   }
   absl::StatusOr<std::vector<storage::StoredMessage>> ReadMessagesAt(
@@ -55,10 +57,15 @@ class LockedStore : public storage::Store {
     absl::MutexLock lock(&mutex_);
     return store_.Apply(record);
   }
+  void FailReads(absl::Status status) {
+    absl::MutexLock lock(&mutex_);
+    read_status_ = std::move(status);
+  }
 
  private:
   absl::Mutex mutex_;
   storage::MemStore store_ ABSL_GUARDED_BY(mutex_);
+  absl::Status read_status_ ABSL_GUARDED_BY(mutex_);
 };
 
 class ThreadedLog : public storage::CommitLog {
@@ -129,10 +136,14 @@ class AckingSink : public SubscriptionSink {
   }
   void OnLeaseLost(std::vector<Receipt>, ErrorReason) override {}
   void OnDrained() override {}
-  void OnEnd(absl::Status status) override { ended.Notify(); }
+  void OnEnd(absl::Status status) override {
+    end = std::move(status);
+    ended.Notify();
+  }
 
   absl::Notification all_acked;
   absl::Notification ended;
+  absl::Status end;               // read after ended
   std::set<std::string> bodies;  // engine thread; read after all_acked
 
  private:
@@ -219,6 +230,106 @@ TEST(EngineThreads, AFailedWriteAnswersUnavailableAndIsFatalOnce) {
   }));
   ASSERT_TRUE(fatal.WaitForNotificationWithTimeout(kAnswerMax));
   EXPECT_EQ(answer.code(), absl::StatusCode::kUnavailable);
+  log.Stop();
+  engine->reset();
+}
+
+// Time that stands still unless the test moves it.
+class StandingClock : public Clock {
+ public:
+  int64_t MonotonicNs() override { return mono_ns_; }
+  int64_t WallMs() override { return mono_ns_ / 1'000'000; }
+  void Advance(int64_t ms) { mono_ns_ += ms * 1'000'000; }
+
+ private:
+  std::atomic<int64_t> mono_ns_{kDayMs * 1'000'000};
+};
+
+TEST(EngineThreads, WhatFallsDueAfterAStopIsLeftToTheNextBoot) {
+  LockedStore store;
+  ThreadedLog log(&store);
+  StandingClock clock;
+  absl::Notification fatal;
+  auto engine = Engine::Start({}, &clock, &store, &log, nullptr,
+                              [&](const absl::Status&) { fatal.Notify(); });
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ASSERT_NO_FATAL_FAILURE(CreateQueue(**engine));
+  (*engine)->Submit(Publish("1", [](const auto&) {}));
+  absl::Notification received;
+  ReceiveCommand receive;
+  receive.queue = "q";
+  receive.call_id = 1;
+  receive.max_messages = 1;
+  receive.wait_ms = kMinuteMs;
+  receive.done = [&](absl::StatusOr<std::vector<OutgoingDelivery>> deliveries) {
+    EXPECT_EQ(deliveries.value().size(), 1u);
+    received.Notify();
+  };
+  (*engine)->Submit(std::move(receive));
+  ASSERT_TRUE(received.WaitForNotificationWithTimeout(kAnswerMax));
+  absl::Notification stopped;
+  (*engine)->Submit(StopCommand{[&] { stopped.Notify(); }});
+  ASSERT_TRUE(stopped.WaitForNotificationWithTimeout(kAnswerMax));
+
+  log.FailFromNow();
+  clock.Advance(2 * kLeaseMsDefault);
+  InspectCommand wake_up;
+  wake_up.done = [](ShardInfo) {};
+  (*engine)->Submit(std::move(wake_up));
+  EXPECT_FALSE(fatal.WaitForNotificationWithTimeout(absl::Milliseconds(200)));
+  (*engine)->EndThreads();
+  EXPECT_FALSE(fatal.HasBeenNotified());
+  log.Stop();
+  engine->reset();
+}
+
+TEST(EngineThreads, AStopThatCannotBeWrittenIsFatalBeforeTheThreadsEnd) {
+  for (int round = 0; round < 50; ++round) {
+    LockedStore store;
+    ThreadedLog log(&store);
+    absl::Notification fatal;
+    auto engine = Engine::Start({}, Clock::System(), &store, &log, nullptr,
+                                [&](const absl::Status&) { fatal.Notify(); });
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    log.FailFromNow();
+    absl::Notification stopped;
+    (*engine)->Submit(StopCommand{[&] { stopped.Notify(); }});
+    ASSERT_TRUE(stopped.WaitForNotificationWithTimeout(kAnswerMax));
+    (*engine)->EndThreads();
+    ASSERT_TRUE(fatal.HasBeenNotified()) << "the process would exit as if all were well";
+    log.Stop();
+    engine->reset();
+  }
+}
+
+TEST(EngineThreads, DamagedDataIsDataLossToConsumersAndNeverToAPublishThatIsStored) {
+  LockedStore store;
+  ThreadedLog log(&store);
+  absl::Notification fatal;
+  auto engine = Engine::Start({}, Clock::System(), &store, &log, nullptr,
+                              [&](const absl::Status& cause) {
+                                EXPECT_EQ(ReasonOf(cause), ErrorReason::kDataDamaged);
+                                fatal.Notify();
+                              });
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  ASSERT_NO_FATAL_FAILURE(CreateQueue(**engine));
+  store.FailReads(MakeError(ErrorReason::kDataDamaged, "file 7 is damaged"));
+  auto sink = std::make_shared<AckingSink>(engine->get(), 0);
+  // More than is kept in memory while nobody consumes; some are still under way when it is found.
+  for (int i = 0; i < 20'000; ++i) {
+    if (i == 15'000) {
+      SubscribeCommand subscribe;
+      subscribe.queue = "q";
+      subscribe.sink = sink;
+      (*engine)->Submit(std::move(subscribe));
+    }
+    (*engine)->Submit(Publish(std::to_string(i), [](const auto& published) {
+      EXPECT_NE(published.status().code(), absl::StatusCode::kDataLoss);
+    }));
+  }
+  ASSERT_TRUE(fatal.WaitForNotificationWithTimeout(kAnswerMax));
+  ASSERT_TRUE(sink->ended.HasBeenNotified());
+  EXPECT_EQ(sink->end.code(), absl::StatusCode::kDataLoss);
   log.Stop();
   engine->reset();
 }

@@ -42,12 +42,12 @@ class PressureTest : public RocksFixture {
 };
 
 TEST_F(PressureTest, PublishesAreRefusedBelowTheReserveAndTakenWellAboveIt) {
-  Start(800 * kMiB);
+  Start(1600 * kMiB);
   EXPECT_EQ(gauge_->Read(), Pressure::kNone);
-  EXPECT_EQ(With(800 * kMiB), Pressure::kNone);
-  EXPECT_EQ(With(800 * kMiB - 1), Pressure::kRefuse);
-  EXPECT_EQ(With(900 * kMiB - 1), Pressure::kRefuse) << "it would flap";
-  EXPECT_EQ(With(900 * kMiB), Pressure::kNone);
+  EXPECT_EQ(With(1600 * kMiB), Pressure::kNone);
+  EXPECT_EQ(With(1600 * kMiB - 1), Pressure::kRefuse);
+  EXPECT_EQ(With(1800 * kMiB - 1), Pressure::kRefuse) << "it would flap";
+  EXPECT_EQ(With(1800 * kMiB), Pressure::kNone);
 }
 
 TEST_F(PressureTest, AStartOnAFullDiskRefusesAtOnce) {
@@ -56,16 +56,69 @@ TEST_F(PressureTest, AStartOnAFullDiskRefusesAtOnce) {
   EXPECT_EQ(gauge_->Read(), Pressure::kRefuse);
 }
 
-TEST_F(PressureTest, TheDefaultReserveIsAShareOfASmallDiskAndBoundedOnALargeOne) {
-  Start();
+TEST_F(PressureTest, TheReserveIsNeverLessThanWhatMayStillHaveToBeWritten) {
+  Start(/*reserve=*/16 * kMiB);
+  EXPECT_EQ(store_->sizes().ReserveBytes(), kGiB);
   EXPECT_EQ(With(kGiB), Pressure::kNone);
   EXPECT_EQ(With(kGiB - 1), Pressure::kRefuse);
-  disk_ = DiskSpace{2000 * kMiB, 500 * kMiB};
-  gauge_->Poll();
-  EXPECT_EQ(gauge_->Read(), Pressure::kNone);
-  disk_->free_bytes = 100 * kMiB - 1;
-  gauge_->Poll();
-  EXPECT_EQ(gauge_->Read(), Pressure::kRefuse);
+}
+
+TEST_F(PressureTest, OnASmallDiskTheStoreNeedsAndReservesLess) {
+  options_.disk_bytes = kGiB;
+  Start();
+  const uint64_t reserve = store_->sizes().ReserveBytes();
+  EXPECT_LT(reserve, kGiB / 4);
+  EXPECT_EQ(With(reserve), Pressure::kNone);
+  EXPECT_EQ(With(reserve - 1), Pressure::kRefuse);
+}
+
+TEST_F(PressureTest, MemtablesBeyondTheirLimitAddToTheReserve) {
+  options_.sizes.memtables_bytes_max = 1 * kMiB;
+  options_.sizes.message_memtable_bytes = 64 * kMiB;
+  Start();
+  ASSERT_TRUE(store_->db()->PauseBackgroundWork().ok());
+  const uint64_t reserve = store_->sizes().ReserveBytes();
+  EXPECT_EQ(With(reserve), Pressure::kNone);
+  for (Seq seq = 1; seq <= 20; ++seq) {
+    Batch batch;
+    PutMessage(&batch, kQid, seq, std::string(256 * kKiB, 'x'));
+    ASSERT_TRUE(Commit(std::move(batch)).ok());
+  }
+  EXPECT_EQ(With(reserve + 2 * kMiB), Pressure::kRefuse);
+  ASSERT_TRUE(store_->db()->ContinueBackgroundWork().ok());
+}
+
+TEST_F(PressureTest, FilesAreNotMergedWhileTheDiskIsFull) {
+  Start();
+  const auto merges = [this] {
+    return !store_->db()->GetOptions(store_->messages()).disable_auto_compactions;
+  };
+  EXPECT_TRUE(merges());
+  With(0);
+  EXPECT_FALSE(merges());
+  With(50 * kGiB);
+  EXPECT_TRUE(merges());
+}
+
+TEST(StoreSizes, FitTheDiskAndNameTheSmallestOneThatWillDo) {
+  const uint64_t full = StoreSizes().ReserveBytes();
+  EXPECT_EQ(FitToDisk({}, 8 * kGiB, "d")->ReserveBytes(), full);
+  EXPECT_LT(FitToDisk({}, 8 * kGiB - 1, "d")->ReserveBytes(), full);
+  uint64_t last = 0;
+  for (const uint64_t mib : {352, 512, 1024, 2048, 4096, 8192, 100'000}) {
+    const auto sizes = FitToDisk({}, mib * kMiB, "d");
+    ASSERT_TRUE(sizes.ok()) << mib << ": " << sizes.status();
+    EXPECT_LE(sizes->ReserveBytes(), mib * kMiB / 2);
+    EXPECT_GE(sizes->ReserveBytes(), last);
+    last = sizes->ReserveBytes();
+  }
+  const absl::Status refused = FitToDisk({}, 200 * kMiB, "/data").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("/data has 200 MiB in all; at least 288 MiB"),
+            absl::string_view::npos)
+      << refused;
+  EXPECT_FALSE(FitToDisk({}, 288 * kMiB - 1, "d").ok());
+  EXPECT_TRUE(FitToDisk({}, 288 * kMiB, "d").ok());
 }
 
 TEST_F(PressureTest, WhatIsNotKnownChangesNothing) {
@@ -102,7 +155,7 @@ TEST_F(PressureTest, ItKeepsLooking) {
 }
 
 TEST_F(PressureTest, PublishesAreThrottledBeforeRocksSlowsDownAndReleasedByAFlush) {
-  options_.message_memtable_bytes = 1 * kMiB;
+  options_.sizes.message_memtable_bytes = 1 * kMiB;
   Start();
   rocksdb::DB* db = store_->db();
   ASSERT_TRUE(db->PauseBackgroundWork().ok());

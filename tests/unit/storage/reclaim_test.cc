@@ -18,9 +18,9 @@ class ReclaimTest : public RocksFixture {
  protected:
   void SetUp() override {
     RocksFixture::SetUp();
-    options_.message_memtable_bytes = 2 * kMiB;
-    options_.memtables_bytes_max = 8 * kMiB;
-    options_.wal_bytes_max = 8 * kMiB;
+    options_.sizes.message_memtable_bytes = 2 * kMiB;
+    options_.sizes.memtables_bytes_max = 8 * kMiB;
+    options_.sizes.wal_bytes_max = 8 * kMiB;
     std::mt19937_64 random(1);
     pool_.resize(kBodyPoolBytes);
     for (char& byte : pool_) byte = static_cast<char>(random());

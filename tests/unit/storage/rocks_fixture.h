@@ -59,9 +59,10 @@ class RocksFixture : public ::testing::Test {
   // What a kill would leave: a copy of the files as the operating system has them. Goes on in it.
   void Crash() {
     const std::string copy = options_.dir + "+";
-    // Or a file could go between being listed and being copied.
-    ASSERT_TRUE(store_->db()->DisableFileDeletions().ok());
+    // A kill is one instant, a copy is not: files must not come and go meanwhile.
+    ASSERT_TRUE(store_->db()->PauseBackgroundWork().ok());
     std::filesystem::copy(options_.dir, copy, std::filesystem::copy_options::recursive);
+    ASSERT_TRUE(store_->db()->ContinueBackgroundWork().ok());
     Close();
     options_.dir = copy;
   }

@@ -1,7 +1,11 @@
 #include "server/storage/rocks_store.h"
 
 #include <algorithm>
+#include <fstream>
+#include <random>
 
+#include "rocksdb/db.h"
+#include "server/storage/fail_stop_files.h"
 #include "tests/support/fault_env.h"
 #include "tests/unit/storage/rocks_fixture.h"
 
@@ -85,6 +89,47 @@ TEST_F(RocksStoreTest, ASecondServerIsToldThatTheDirectoryIsInUse) {
   const auto second = RocksStore::Open(options_);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_NE(second.status().message().find("another sluiced is using"), absl::string_view::npos);
+}
+
+TEST_F(RocksStoreTest, ADirectoryThatCannotBeWrittenIsNotCalledInUse) {
+  // A lock file that cannot be opened for writing, also not by root.
+  std::filesystem::create_directories(options_.dir + "/LOCK");
+  const absl::Status refused = Open();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(refused.message().find("another sluiced"), absl::string_view::npos) << refused;
+  EXPECT_NE(refused.message().find("cannot be written to"), absl::string_view::npos) << refused;
+}
+
+TEST_F(RocksStoreTest, ADiskThatIsTooSmallIsRefusedBeforeAnythingIsWritten) {
+  options_.disk_bytes = 100 * kMiB;
+  EXPECT_EQ(Open().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(std::filesystem::is_empty(options_.dir));
+}
+
+TEST_F(RocksStoreTest, ADamagedBlockIsDataLossAndNamesTheFile) {
+  ASSERT_TRUE(Open().ok());
+  std::string body(10'000, '\0');  // does not compress
+  std::mt19937 random(1);
+  for (char& c : body) c = static_cast<char>(random());
+  ASSERT_TRUE(Commit(Message(1, body)).ok());
+  Close();
+  ASSERT_TRUE(Open().ok());  // the log has become files
+  Close();
+  std::string damaged;
+  for (const auto& entry : std::filesystem::directory_iterator(options_.dir)) {
+    if (entry.path().extension() != ".sst" || entry.file_size() < body.size()) continue;
+    damaged = entry.path().filename();
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(200);
+    file.write("garbage!", 8);
+  }
+  ASSERT_FALSE(damaged.empty());
+  ASSERT_TRUE(Open().ok());
+  const absl::Status status =
+      store_->ReadMessages({kQid, kLaneUsed, 0, ~Seq{0}, 1'000'000, ~0ull}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_NE(status.message().find(damaged), absl::string_view::npos) << status;
+  EXPECT_NE(status.message().find("backup"), absl::string_view::npos) << status;
 }
 
 TEST_F(RocksStoreTest, AStoreOfALaterFormatIsRefused) {
@@ -179,6 +224,47 @@ TEST_F(FaultTest, AFailedSyncFailsEveryLaterBatchAndIsNotRetried) {
     const auto ok = std::count_if(answers_.begin(), answers_.end(),
                                   [](const auto& answer) { return answer.second.ok(); });
     EXPECT_EQ(ok, nth - 1);
+    ExpectNothingClaimedThatIsNotThere();
+  }
+}
+
+// RocksDB's own writer aborts when it is synced after a write that failed.
+TEST_F(FaultTest, ASyncThatMeetsAFailedWriteIsAnOrderlyEnd) {
+  ASSERT_TRUE(Open().ok());
+  ASSERT_TRUE(Commit(Message(1)).ok());
+  file_system_->FailAppend(1);
+  EXPECT_EQ(Commit(Message(2)).code(), absl::StatusCode::kUnavailable);
+  store_->db()->SyncWAL().PermitUncheckedError();
+  EXPECT_EQ(store_->Failure().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(file_system_->calls_after_failure(), 0);
+  // Nor may what was not logged get into files.
+  store_->db()->Flush(rocksdb::FlushOptions(), store_->messages()).PermitUncheckedError();
+  ExpectNothingClaimedThatIsNotThere();
+  EXPECT_EQ(Stored(), std::vector<Seq>{1});
+}
+
+TEST_F(FaultTest, WhicheverOfWriteAndSyncFailsFirstTheEndIsOrderly) {
+  for (int round = 1; round <= 16; ++round) {
+    SCOPED_TRACE(round);
+    Close();
+    file_system_ = std::make_shared<testing::FaultFileSystem>();
+    env_ = rocksdb::NewCompositeEnv(file_system_);
+    options_.dir = root_ + "/r" + std::to_string(round);
+    options_.env = env_.get();
+    lsn_ = 0;
+    answers_.clear();
+    ASSERT_TRUE(Open().ok());
+    // Appends are under way all the time, so that writes and syncs overlap.
+    file_system_->FailAppend(round % 2 == 0 ? round * 7 : 0);
+    file_system_->FailSync(round % 2 == 1 ? 1 + round / 4 : 0);
+    for (Seq seq = 1; seq <= 200; ++seq) {
+      Append(Message(seq));
+      if (seq % 20 == 0) AwaitAnswers();
+    }
+    AwaitAnswers();
+    EXPECT_EQ(answers_.size(), 200u);
+    // One may have been on its way.
+    EXPECT_LE(file_system_->calls_after_failure(), 1);
     ExpectNothingClaimedThatIsNotThere();
   }
 }
