@@ -165,7 +165,7 @@ void Shard::Begin(Now now) {
   boot_row_dirty_ = true;
   last_turn_ms_ = now.engine_ms;
   StartOpenMessages(clean_stop, now);
-  StartQueues(now);
+  StartQueues(clean_stop, now);
   RunTurn(now);
 }
 

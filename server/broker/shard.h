@@ -225,7 +225,7 @@ class Shard {
     return expire_ms != 0 && expire_ms <= now.engine_ms;
   }
   int64_t ExpiryHorizonMs(Now now) const;
-  void StartExpiry(Now now);
+  void StartExpiry(bool clean_stop, Now now);
   void RunExpiry(Now now);
   absl::Status OnExpiryRows(ReadResult& result, int64_t until_ms, Now now);
   bool MayExpireNow(const LaneState& lane, Seq seq) const;
@@ -306,7 +306,7 @@ class Shard {
   void RestoreLane(LaneState& lane);
   void StartOpenMessages(bool clean_stop, Now now);
   void StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_stop, Now now);
-  void StartQueues(Now now);
+  void StartQueues(bool clean_stop, Now now);
 
   // shard_consumers.cc
   void Do(SubscribeCommand& command, Now now);

@@ -24,8 +24,12 @@ int64_t Shard::ExpiryHorizonMs(Now now) const {
   return turn_times_.empty() ? now.engine_ms : turn_times_.front().second;
 }
 
-void Shard::StartExpiry(Now now) {
-  expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, boot_row_.expiry_cursor_ms);
+// What was leased when its time came was left to the end of its lease. A crash has ended such leases
+// unseen, so that all of the index is looked at again.
+void Shard::StartExpiry(bool clean_stop, Now now) {
+  if (!clean_stop) boot_row_.expiry_cursor_ms = 0;
+  expiry_.cursor_ms = boot_row_.expiry_cursor_ms;
+  expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, expiry_.cursor_ms);
   expiry_.next_ms = now.engine_ms;
 }
 
@@ -61,11 +65,11 @@ absl::Status Shard::OnExpiryRows(ReadResult& result, int64_t until_ms, Now now) 
   expiry_.exhausted = result.rows.size() < kSweepRowsMax;
   if (expiry_.exhausted) {
     expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, until_ms + 1);
-    boot_row_.expiry_cursor_ms = until_ms + 1;
+    expiry_.cursor_ms = until_ms + 1;
   } else {
     // The first key behind the last one.
     expiry_.from = result.rows.back().key + '\0';
-    boot_row_.expiry_cursor_ms = storage::ParseIndexKey(result.rows.back().key)->time_ms;
+    expiry_.cursor_ms = storage::ParseIndexKey(result.rows.back().key)->time_ms;
   }
   ExpireNextWork(now);
   return absl::OkStatus();
@@ -112,13 +116,15 @@ void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage me
 void Shard::FinishSweep(Now now) {
   expiry_.busy = false;
   expiry_.not_before_ms = now.engine_ms + kSweepPeriodMs;
+  // Stored only now: the batch that says so also has what became of the messages.
+  if (expiry_.held_back.empty()) boot_row_.expiry_cursor_ms = expiry_.cursor_ms;
   if (!expiry_.exhausted) {
     expiry_.not_before_ms = now.engine_ms;
     return expiry_.Expect(now.engine_ms);
   }
   if (!expiry_.held_back.empty()) {
     expiry_.from = std::exchange(expiry_.held_back, {});
-    boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
+    expiry_.cursor_ms = boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
     return expiry_.Expect(now.engine_ms + kSweepAgainMs);
   }
   LookForNextExpiry();

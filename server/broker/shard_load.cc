@@ -198,17 +198,25 @@ void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_
   message.not_before_ms = 0;
   message.state = OpenState::kReturned;
   lane.returned.insert(seq);
-  if (lease_until_ms == 0) return;
+  if (lease_until_ms == 0) {
+    if (IsExpired(message.expire_ms, now)) {
+      Die(queue, lane, seq, message, DeathReason::kExpired, now);
+    }
+    return;
+  }
   // A lease that ran out while the server was down has expired: that is a failed attempt. Its row
   // need not be rewritten first: the outcome is the same after another crash.
   const int32_t max_attempts = queue.row.config.retry.max_attempts;
   const bool exhausted = max_attempts > 0 && message.attempt >= max_attempts;
   ++message.attempt;
-  if (exhausted) Die(queue, lane, seq, message, DeathReason::kAttempts, now);
+  if (exhausted) return Die(queue, lane, seq, message, DeathReason::kAttempts, now);
+  if (IsExpired(message.expire_ms, now)) {
+    Die(queue, lane, seq, message, DeathReason::kExpired, now);
+  }
 }
 
 // What each queue waits for, from the start on. Temporary queues have gone with their streams.
-void Shard::StartQueues(Now now) {
+void Shard::StartQueues(bool clean_stop, Now now) {
   std::vector<QueueId> temporary;
   for (auto& [name, queue] : queues_) {
     if (queue->row.temporary) {
@@ -225,7 +233,7 @@ void Shard::StartQueues(Now now) {
     Queue& queue = *FindQueue(qid);
     RemoveQueue(queue, QueueDeleted(queue.row.config.name));
   }
-  StartExpiry(now);
+  StartExpiry(clean_stop, now);
 }
 
 }  // namespace sluice::broker

@@ -136,7 +136,8 @@ void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& ke
       if (!parsed.ok()) return parsed.status();
       row = *parsed;
     }
-    RetryLine(parked.line, now);
+    const std::string line = parked.line;  // goes with the publish
+    RetryLine(line, now);
     return absl::OkStatus();
   });
 }

@@ -186,7 +186,8 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
                                         : OpenFromEarlierBoot(queue, lane, item.receipt);
   const bool leased = message.state == OpenState::kLeased;
   const bool dying = message.state == OpenState::kDying;
-  if (!item.reason.empty()) message.detail = std::make_unique<std::string>(item.reason);
+  // Of what has died already, the row tells why.
+  if (!dying && !item.reason.empty()) message.detail = std::make_unique<std::string>(item.reason);
   switch (item.action) {
     case SettleAction::kAck:
       ++queue.counters.acked;
