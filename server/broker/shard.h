@@ -191,6 +191,7 @@ class Shard {
   void PublishOrPark(ParkedPublish attempt, Now now);
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
+  void AwaitRoomFor(const ParkedPublish& attempt, Queue& full);
   bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);

@@ -88,7 +88,7 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   }
   if (status.ok()) status = MakeRoom(&plan, &reading, now);
   if (reading || (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now))) {
-    if (attempt.id != 0) plan.full->waiting_lines.push_back(attempt.line);
+    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
     return false;
   }
   if (!status.ok()) return RefusePublish(attempt, status), true;
@@ -106,6 +106,14 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   }
   AnswerWhenDurable(std::move(publish->done), std::move(published));
   return true;
+}
+
+// One entry for each line, however often it looks again.
+void Shard::AwaitRoomFor(const ParkedPublish& attempt, Queue& full) {
+  auto& lines = full.waiting_lines;
+  if (std::find(lines.begin(), lines.end(), attempt.line) == lines.end()) {
+    lines.push_back(attempt.line);
+  }
 }
 
 bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const {
