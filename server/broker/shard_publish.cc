@@ -167,7 +167,8 @@ MessagePosition Shard::StorePublished(Queue& queue, NewMessage& message,
   int64_t ttl_ms = queue.row.config.ttl_ms;
   if (message.options) {
     info.group_hash = message.options->group_hash;
-    if (message.options->ttl_ms > 0) ttl_ms = message.options->ttl_ms;
+    const int64_t own_ms = message.options->ttl_ms;
+    if (own_ms > 0) ttl_ms = ttl_ms > 0 ? std::min(ttl_ms, own_ms) : own_ms;
   }
   if (ttl_ms > 0) info.expire_ms = std::max(info.due_ms, now.engine_ms) + ttl_ms;
   info.priority = message.priority;
