@@ -138,8 +138,9 @@ void Shard::ScheduleIdleExpiry(Queue& queue, Now now) {
 void Shard::QueueIsIdle(Queue& queue, Now now) {
   queue.idle_timer_ms = 0;
   const int64_t idle_ms = queue.row.config.idle_expiry_ms;
-  if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms ||
-      !ReferrerOf(queue).empty()) {
+  // To be named as a dead-letter queue is a use.
+  if (!ReferrerOf(queue).empty()) queue.last_used_ms = now.engine_ms;
+  if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms) {
     return ScheduleIdleExpiry(queue, now);
   }
   RemoveQueue(queue, QueueDeleted(queue.row.config.name));
