@@ -193,6 +193,7 @@ class Shard {
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
   void AwaitRoomFor(const ParkedPublish& attempt, Queue& full);
   bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
+  void RefuseLate(const std::string& name, Now now);
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);
   void RetryWaitingLines(Queue& queue, Now now);

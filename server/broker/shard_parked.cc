@@ -50,7 +50,7 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   }
   parked_[attempt.id] = std::make_unique<ParkedPublish>(std::move(attempt));
   // Now that it has a place, what it waits for can be asked for.
-  if (!behind_others) RetryLine(name, now);
+  behind_others ? RefuseLate(name, now) : RetryLine(name, now);
 }
 
 void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
@@ -66,6 +66,7 @@ void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
 // parked, what it waits for is under way.
 bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   if (attempt.reading) return false;
+  attempt.waits_for_room = false;
   auto* publish = std::get_if<PublishCommand>(&attempt.command);
   auto* transact = std::get_if<TransactCommand>(&attempt.command);
   if (publish && publish->producer_stream != 0) {
@@ -87,7 +88,12 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
     return false;
   }
   if (status.ok()) status = MakeRoom(&plan, &reading, now);
-  if (reading || (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now))) {
+  if (reading) {
+    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
+    return false;
+  }
+  if (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now)) {
+    attempt.waits_for_room = true;
     if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
     return false;
   }
@@ -123,6 +129,25 @@ bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& ful
          (attempt.id == 0 || attempt.give_up_ns > now.mono_ns);
 }
 
+// Those behind one that waits for room wait as well, if they asked for it and until their own time
+// is over.
+void Shard::RefuseLate(const std::string& name, Now now) {
+  const auto line = parked_lines_.find(name);
+  if (line == parked_lines_.end() || !parked_.at(line->second.front())->waits_for_room) return;
+  std::vector<uint64_t> late;
+  for (const uint64_t id : line->second) {
+    const ParkedPublish& attempt = *parked_.at(id);
+    if (!attempt.waits_for_room && attempt.give_up_ns <= now.mono_ns) late.push_back(id);
+  }
+  for (const uint64_t id : late) {
+    ParkedPublish& attempt = *parked_.at(id);
+    RefusePublish(attempt, WithRetryAfter(MakeError(ErrorReason::kQueueFull,
+                                                    "earlier publishes are waiting for room"),
+                                          kFullRetryMs));
+    Unpark(attempt);
+  }
+}
+
 // Asks the store for deduplication ids.
 void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys) {
   attempt.reading = true;
@@ -155,8 +180,7 @@ void Shard::RetryLine(const std::string& name, Now now) {
     if (line == parked_lines_.end()) return;
     const uint64_t id = line->second.front();
     ParkedPublish& attempt = *parked_.at(id);
-    // What comes behind a publish that may wait for ever would wait as well.
-    if (!TryPublish(attempt, now)) return;
+    if (!TryPublish(attempt, now)) return RefuseLate(name, now);
     Unpark(attempt);
   }
 }
