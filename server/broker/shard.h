@@ -220,7 +220,7 @@ class Shard {
   void StartDuePage(Queue& queue);
   void StartJoining(Queue& queue, Now now);
   void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
-  void JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
+  MessagePosition JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
 
   // shard_expiry.cc
   static bool IsExpired(int64_t expire_ms, Now now) {
