@@ -91,7 +91,11 @@ void Shard::RunRoomMade(Now now) {
     queue->room_made = false;
     RetryWaitingLines(*queue, now);
     for (const QueueId source : std::exchange(queue->waiting_sources, {})) {
-      if (Queue* waiting = FindQueue(source)) WakeDying(*waiting);
+      Queue* waiting = FindQueue(source);
+      if (!waiting) continue;
+      // Those that still find no room say so again.
+      waiting->dead_letters_wait = false;
+      WakeDying(*waiting);
     }
   }
 }
