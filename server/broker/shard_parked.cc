@@ -169,7 +169,8 @@ void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& ke
       if (!parsed.ok()) return parsed.status();
       row = *parsed;
     }
-    RetryLine(parked.line, now);
+    // A copy: the publish goes while its line is being worked off.
+    RetryLine(std::string(parked.line), now);
     return absl::OkStatus();
   });
 }
