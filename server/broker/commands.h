@@ -61,7 +61,7 @@ struct MessageOptions {
   uint64_t group_hash = 0;      // KeyedHash::Group of its name; 0: no group
   int64_t delay_ms = 0;         // from the decision; 0: none
   int64_t deliver_at_ms = 0;    // engine time; 0: none. Excludes delay_ms
-  int64_t ttl_ms = 0;           // from when it is due; 0: the queue's
+  int64_t ttl_ms = 0;           // from when it is due; 0: the queue's. The shorter of both counts
   std::optional<Hash128> dedup;  // KeyedHash::Wide of its dedup_id
   // Only read when the publish goes to an exchange.
   std::string routing_key;

@@ -7,6 +7,7 @@
 #include <deque>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "server/model/ids.h"
@@ -27,12 +28,15 @@ struct ExpirySweep {
   int64_t next_ms = kNever;
   int64_t not_before_ms = 0;  // the next sweep waits for it
   std::string from;           // first key of the index that has not been looked at
-  int64_t cursor_ms = 0;      // what the stored cursor will be when the work is done
+  int64_t cursor_ms = 0;      // what expires before it has been looked at
   bool busy = false;          // reads are under way
   bool exhausted = false;     // the last page was
   std::deque<Work> work;      // found and not dealt with
   std::string held_back;      // first key of what had to stay; empty: none
 
+  void HoldBack(std::string key) {
+    if (held_back.empty() || key < held_back) held_back = std::move(key);
+  }
   void Expect(int64_t expire_ms) { next_ms = std::min(next_ms, expire_ms); }
   int64_t DueMs() const { return std::max(next_ms, not_before_ms); }
 };

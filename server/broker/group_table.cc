@@ -227,6 +227,8 @@ void GroupTable::Refilled(const Refill& refill, const std::vector<Seq>& seqs, Se
                           bool exhausted) {
   LaneGroup* waiting = Find(refill.hash, refill.lane);
   if (!waiting || !waiting->skip || !waiting->skip->refilling) return;
+  // The lane was cleared meanwhile, and this is the answer to a search of before.
+  if (waiting->skip->from != refill.from) return;
   Group& group = *Find(refill.hash);
   LaneIndex& index = lanes_[refill.lane];
   const bool open = group.open_seq != 0;

@@ -1,5 +1,7 @@
 #include "server/broker/producers.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
@@ -65,7 +67,7 @@ void Producers::Break(uint64_t stream) {
 const storage::ProducerRow& Producers::Stored(uint64_t stream, int64_t last_sequence,
                                               int64_t now_ms) {
   Known& known = known_.at(streams_.at(stream));
-  known.row = {last_sequence, now_ms};
+  known.row = {std::max(known.row.last_sequence, last_sequence), now_ms};
   return known.row;
 }
 

@@ -55,6 +55,7 @@ struct ParkedPublish {
   bool reading = false;
   int64_t known_duplicates = 0;  // leading messages that the producer had sent before
   int64_t give_up_ns = 0;  // monotonic, of its wait for room; 0: does not wait for that
+  bool waits_for_room = false;
 };
 
 }  // namespace sluice::broker

@@ -237,6 +237,8 @@ void Shard::ShowProgress(const LaneProgress& progress) {
   LaneState& lane = *queue->lanes[progress.lane];
   lane.visible_end = std::max(lane.visible_end, progress.visible_end);
   lane.durable_grant_bound = std::max(lane.durable_grant_bound, progress.grant_bound);
+  // Publishes may have waited for heads that could not be read before.
+  RoomMade(*queue);
   if (progress.lane == kDelayedLane) return ScheduleDue(*queue);
   Wake(*queue);
 }

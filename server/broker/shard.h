@@ -191,7 +191,9 @@ class Shard {
   void PublishOrPark(ParkedPublish attempt, Now now);
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
+  void AwaitRoomFor(const ParkedPublish& attempt, Queue& full);
   bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
+  void RefuseLate(const std::string& name, Now now);
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);
   void RetryWaitingLines(Queue& queue, Now now);
@@ -218,7 +220,7 @@ class Shard {
   void StartDuePage(Queue& queue);
   void StartJoining(Queue& queue, Now now);
   void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
-  void JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
+  MessagePosition JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
 
   // shard_expiry.cc
   static bool IsExpired(int64_t expire_ms, Now now) {
@@ -229,6 +231,7 @@ class Shard {
   void RunExpiry(Now now);
   absl::Status OnExpiryRows(ReadResult& result, int64_t until_ms, Now now);
   bool MayExpireNow(const LaneState& lane, Seq seq) const;
+  void KeepLeased(LaneState& lane, Seq seq);
   void ExpireNextWork(Now now);
   void ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now);
   void FinishSweep(Now now);

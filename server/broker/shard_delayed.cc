@@ -95,24 +95,29 @@ void Shard::JoinDue(Queue& queue, storage::StoredMessage message, Now now) {
   LaneState& from = *queue.lanes[kDelayedLane];
   if (IsExpired(message.info.expire_ms, now)) {
     if (!DieWithBody(queue, from, message, DeathReason::kExpired, "", now)) {
-      // Its dead-letter queue is full. It joins, and is held there.
-      JoinLane(queue, from, std::move(message));
+      // Its dead-letter queue is full. It joins, and is held there for the sweep, which has gone past
+      // its time already.
+      const int64_t expire_ms = message.info.expire_ms;
+      const MessagePosition at = JoinLane(queue, from, std::move(message));
+      expiry_.HoldBack(storage::ExpiryKey(at, expire_ms));
+      boot_row_.expiry_cursor_ms = std::min(boot_row_.expiry_cursor_ms, expire_ms);
     }
     return;
   }
   JoinLane(queue, from, std::move(message));
 }
 
-void Shard::JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message) {
+MessagePosition Shard::JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message) {
   const Seq seq = message.seq;
   MessageInfo info = message.info;
   info.due_ms = 0;
   info.priority = kPriorityDefault;
   if (!info.origin) info.origin = std::make_shared<const Origin>(Origin{from.At(seq), {}});
   const uint32_t bytes = message.payload.size();
-  AddMessage(queue, LaneOf(queue, LaneOfPriority(message.info.priority)),
-             std::move(message.payload), std::move(info));
+  LaneState& to = LaneOf(queue, LaneOfPriority(message.info.priority));
+  const Seq joined = AddMessage(queue, to, std::move(message.payload), std::move(info));
   Leave(queue, from, seq, bytes, 0);
+  return to.At(joined);
 }
 
 }  // namespace sluice::broker

@@ -1,6 +1,7 @@
 // Handing ready messages to consumers with credit.
 #include <algorithm>
 #include <numeric>
+#include <tuple>
 
 #include "server/base/check.h"
 #include "server/broker/shard.h"
@@ -77,6 +78,8 @@ std::array<Lane, kImmediateLanes> Shard::LaneOrder(Queue& queue, Now now) {
   const int64_t aging_ms = queue.row.config.priority_aging_ms;
   if (aging_ms == 0) return order;
   std::array<int64_t, kImmediateLanes> priority;
+  std::array<int64_t, kImmediateLanes> heads_ms;
+  heads_ms.fill(now.engine_ms);
   for (Lane id = 0; id < kImmediateLanes; ++id) {
     priority[id] = PriorityOfLane(id);
     LaneState* lane = queue.lanes[id].get();
@@ -85,13 +88,24 @@ std::array<Lane, kImmediateLanes> Shard::LaneOrder(Queue& queue, Now now) {
     if (!lane->returned.empty()) {
       const OpenMessage& message = lane->open.at(*lane->returned.begin());
       if (message.publish_ms > 0) head_ms = message.publish_ms;
+    } else if (queue.groups && queue.groups->Candidate(id)) {
+      const int64_t publish_ms = queue.groups->CandidateMessage(id).info.publish_ms;
+      if (publish_ms > 0) head_ms = publish_ms;
     } else if (const storage::StoredMessage* front = lane->Front(&window_bytes_)) {
       head_ms = front->info.publish_ms;
+    } else if (lane->HasMoreOnDisk()) {
+      // While higher lanes have work nobody else would ever ask for it.
+      PageIn(queue, *lane);
     }
-    priority[id] = std::min<int64_t>(kPriorityMax, priority[id] + (now.engine_ms - head_ms) / aging_ms);
+    heads_ms[id] = head_ms;
+    priority[id] =
+        std::min<int64_t>(kPriorityMax, priority[id] + (now.engine_ms - head_ms) / aging_ms);
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](Lane a, Lane b) { return priority[a] > priority[b]; });
+  // Of equals the one that has waited longer: a stream of the highest priority must not starve what
+  // has aged up to it.
+  std::stable_sort(order.begin(), order.end(), [&](Lane a, Lane b) {
+    return std::tie(priority[b], heads_ms[a]) < std::tie(priority[a], heads_ms[b]);
+  });
   return order;
 }
 

@@ -66,13 +66,14 @@ void Shard::Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes,
     uint64_t bytes = 0;
     if (was_open && group_hash != 0) {
       queue.groups->Close(group_hash);
-      RefillGroups(queue);
       Wake(queue);
     } else if (queue.groups->Remove(lane_id, seq, &bytes)) {
       window_bytes_ -= bytes;
     } else if (group_hash != 0 && seq < lane.ScanPosition()) {
       queue.groups->RemoveSkipped(group_hash, lane_id);
     }
+    // Also when nothing is open: else nobody would look for what was passed over.
+    RefillGroups(queue);
   }
   lane.Settle(seq, size_bytes, batch_);
   if (was_open) ForgetOpen(queue, 1);

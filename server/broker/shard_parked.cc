@@ -50,7 +50,7 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   }
   parked_[attempt.id] = std::make_unique<ParkedPublish>(std::move(attempt));
   // Now that it has a place, what it waits for can be asked for.
-  if (!behind_others) RetryLine(name, now);
+  behind_others ? RefuseLate(name, now) : RetryLine(name, now);
 }
 
 void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
@@ -66,6 +66,7 @@ void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
 // parked, what it waits for is under way.
 bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   if (attempt.reading) return false;
+  attempt.waits_for_room = false;
   auto* publish = std::get_if<PublishCommand>(&attempt.command);
   auto* transact = std::get_if<TransactCommand>(&attempt.command);
   if (publish && publish->producer_stream != 0) {
@@ -87,8 +88,13 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
     return false;
   }
   if (status.ok()) status = MakeRoom(&plan, &reading, now);
-  if (reading || (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now))) {
-    if (attempt.id != 0) plan.full->waiting_lines.push_back(attempt.line);
+  if (reading) {
+    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
+    return false;
+  }
+  if (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now)) {
+    attempt.waits_for_room = true;
+    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
     return false;
   }
   if (!status.ok()) return RefusePublish(attempt, status), true;
@@ -108,11 +114,38 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   return true;
 }
 
+// One entry for each line, however often it looks again.
+void Shard::AwaitRoomFor(const ParkedPublish& attempt, Queue& full) {
+  auto& lines = full.waiting_lines;
+  if (std::find(lines.begin(), lines.end(), attempt.line) == lines.end()) {
+    lines.push_back(attempt.line);
+  }
+}
+
 bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const {
   const Publish& publish = std::get<PublishCommand>(attempt.command).publish;
   // A refusal without a time to come back is for ever.
   return publish.wait_when_full_ms > 0 && RetryAfterMsOf(full) &&
          (attempt.id == 0 || attempt.give_up_ns > now.mono_ns);
+}
+
+// Those behind one that waits for room wait as well, if they asked for it and until their own time
+// is over.
+void Shard::RefuseLate(const std::string& name, Now now) {
+  const auto line = parked_lines_.find(name);
+  if (line == parked_lines_.end() || !parked_.at(line->second.front())->waits_for_room) return;
+  std::vector<uint64_t> late;
+  for (const uint64_t id : line->second) {
+    const ParkedPublish& attempt = *parked_.at(id);
+    if (!attempt.waits_for_room && attempt.give_up_ns <= now.mono_ns) late.push_back(id);
+  }
+  for (const uint64_t id : late) {
+    ParkedPublish& attempt = *parked_.at(id);
+    RefusePublish(attempt, WithRetryAfter(MakeError(ErrorReason::kQueueFull,
+                                                    "earlier publishes are waiting for room"),
+                                          kFullRetryMs));
+    Unpark(attempt);
+  }
 }
 
 // Asks the store for deduplication ids.
@@ -136,8 +169,8 @@ void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& ke
       if (!parsed.ok()) return parsed.status();
       row = *parsed;
     }
-    const std::string line = parked.line;  // goes with the publish
-    RetryLine(line, now);
+    // A copy: the publish goes while its line is being worked off.
+    RetryLine(std::string(parked.line), now);
     return absl::OkStatus();
   });
 }
@@ -148,8 +181,7 @@ void Shard::RetryLine(const std::string& name, Now now) {
     if (line == parked_lines_.end()) return;
     const uint64_t id = line->second.front();
     ParkedPublish& attempt = *parked_.at(id);
-    // What comes behind a publish that may wait for ever would wait as well.
-    if (!TryPublish(attempt, now)) return;
+    if (!TryPublish(attempt, now)) return RefuseLate(name, now);
     Unpark(attempt);
   }
 }

@@ -131,22 +131,27 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
 // OK: there is room everywhere, made where the queue says so. Otherwise plan->full says where not,
 // and whether waiting for `*reading` would help.
 absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
+  std::vector<std::pair<Queue*, PublishPlan::Demand>> to_drop;
   for (const auto& [qid, demand] : plan->demand) {
     Queue* queue = FindQueue(qid);
     if (HasRoom(*queue, demand)) continue;
     const QueueConfig& config = queue->row.config;
     const bool could_fit = (config.max_length == 0 || demand.messages <= config.max_length) &&
                            (config.max_bytes == 0 || demand.bytes <= config.max_bytes);
-    if (could_fit && config.overflow == Overflow::kDropHead &&
-        DropHeads(*queue, demand, reading, now)) {
+    if (could_fit && config.overflow == Overflow::kDropHead) {
+      to_drop.push_back({queue, demand});
       continue;
     }
     plan->full = queue;
-    absl::Status full = QueueFull(*queue);
-    return could_fit ? full
-                     : MakeError(ErrorReason::kQueueFull,
-                                 absl::StrCat("the publish is larger than queue '",
-                                              config.name, "' may ever hold"));
+    if (could_fit) return QueueFull(*queue);
+    return MakeError(ErrorReason::kQueueFull, absl::StrCat("the publish is larger than queue '",
+                                                           config.name, "' may ever hold"));
+  }
+  // Nothing is dropped for a publish that another queue refuses.
+  for (const auto& [queue, demand] : to_drop) {
+    if (DropHeads(*queue, demand, reading, now)) continue;
+    plan->full = queue;
+    return QueueFull(*queue);
   }
   return absl::OkStatus();
 }
@@ -162,7 +167,8 @@ MessagePosition Shard::StorePublished(Queue& queue, NewMessage& message,
   int64_t ttl_ms = queue.row.config.ttl_ms;
   if (message.options) {
     info.group_hash = message.options->group_hash;
-    if (message.options->ttl_ms > 0) ttl_ms = message.options->ttl_ms;
+    const int64_t own_ms = message.options->ttl_ms;
+    if (own_ms > 0) ttl_ms = ttl_ms > 0 ? std::min(ttl_ms, own_ms) : own_ms;
   }
   if (ttl_ms > 0) info.expire_ms = std::max(info.due_ms, now.engine_ms) + ttl_ms;
   info.priority = message.priority;

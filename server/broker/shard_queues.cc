@@ -18,6 +18,8 @@ using storage::MetaType;
 
 // Reads under way for statistics.
 constexpr size_t kPeeksMax = 8;
+// Of each lane that is purged: the first ones, which are those that were handed out before a crash.
+constexpr size_t kPurgedRememberedMax = 1000;
 
 absl::Status RevisionMismatch(const std::string& name) {
   return MakeError(ErrorReason::kEtagMismatch,
@@ -138,8 +140,9 @@ void Shard::ScheduleIdleExpiry(Queue& queue, Now now) {
 void Shard::QueueIsIdle(Queue& queue, Now now) {
   queue.idle_timer_ms = 0;
   const int64_t idle_ms = queue.row.config.idle_expiry_ms;
-  if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms ||
-      !ReferrerOf(queue).empty()) {
+  // To be named as a dead-letter queue is a use.
+  if (!ReferrerOf(queue).empty()) queue.last_used_ms = now.engine_ms;
+  if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms) {
     return ScheduleIdleExpiry(queue, now);
   }
   RemoveQueue(queue, QueueDeleted(queue.row.config.name));
@@ -415,6 +418,16 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
     }
     RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
     Leave(queue, lane, seq, message.size_bytes, message.group_hash);
+  }
+  // Of messages that an earlier boot may have handed out the receipts are out as well.
+  const Seq handed_out = std::min(lane.crash_bound, lane.next_seq);
+  size_t remembered = 0;
+  for (Seq seq = lane.settled.NextUnsettled(lane.settled.head());
+       seq < handed_out && remembered < kPurgedRememberedMax;
+       seq = lane.settled.NextUnsettled(seq + 1)) {
+    if (lane.open.contains(seq)) continue;
+    RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
+    ++remembered;
   }
   const Lane id = lane.position.lane;
   if (queue.groups && id != kDelayedLane) window_bytes_ -= queue.groups->ClearLane(id);

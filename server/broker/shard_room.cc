@@ -29,7 +29,7 @@ bool Shard::DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* rea
     LaneState* lane = queue.lanes[id].get();
     if (!lane) continue;
     std::vector<Seq> unknown;
-    for (Seq seq = lane->settled.NextUnsettled(lane->settled.head()); seq < lane->visible_end;
+    for (Seq seq = lane->settled.NextUnsettled(lane->settled.head()); seq < lane->next_seq;
          seq = lane->settled.NextUnsettled(seq + 1)) {
       if (unknown.empty() && HasRoom(queue, demand)) return true;
       const auto open = lane->open.find(seq);
@@ -39,6 +39,11 @@ bool Shard::DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* rea
       }
       const storage::StoredMessage* found = lane->Find(seq);
       if (!found || !found->payload) {
+        if (seq >= lane->visible_end) {
+          // It cannot be read before it is durable. RoomMade follows when it is.
+          if (unknown.empty()) return *reading = true, false;
+          break;
+        }
         unknown.push_back(seq);
         if (unknown.size() == kDropReadMax) break;
         continue;
@@ -86,7 +91,11 @@ void Shard::RunRoomMade(Now now) {
     queue->room_made = false;
     RetryWaitingLines(*queue, now);
     for (const QueueId source : std::exchange(queue->waiting_sources, {})) {
-      if (Queue* waiting = FindQueue(source)) WakeDying(*waiting);
+      Queue* waiting = FindQueue(source);
+      if (!waiting) continue;
+      // Those that still find no room say so again.
+      waiting->dead_letters_wait = false;
+      WakeDying(*waiting);
     }
   }
 }

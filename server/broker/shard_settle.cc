@@ -226,6 +226,7 @@ void Shard::Do(SettleCommand& command, Now now) {
   const auto queue_or = GetQueue(command.queue);
   if (!queue_or.ok()) return command.done(queue_or.status());
   Queue* queue = *queue_or;
+  queue->last_used_ms = now.engine_ms;
   SettleOutcome outcome;
   for (size_t i = 0; i < command.items.size(); ++i) {
     absl::Status status = SettleOne(*queue, command.items[i], now);
@@ -243,6 +244,7 @@ void Shard::Do(ExtendLeaseCommand& command, Now now) {
   const auto queue_or = GetQueue(command.queue);
   if (!queue_or.ok()) return command.done(queue_or.status());
   Queue* queue = *queue_or;
+  queue->last_used_ms = now.engine_ms;
   const int64_t lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
   ExtendOutcome outcome;
   outcome.lease_expires_at_ms = now.engine_ms + lease_ms;

@@ -50,7 +50,7 @@ class RecordingSink : public broker::SubscriptionSink {
   void OnStarted(const Started& started) override;
   void OnDeliveries(std::vector<broker::OutgoingDelivery> deliveries) override;
   void OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) override;
-  void OnDrained() override {}
+  void OnDrained() override;
   void OnEnd(absl::Status status) override;
 
   // The deliveries since the last call.
@@ -60,6 +60,7 @@ class RecordingSink : public broker::SubscriptionSink {
   std::optional<Started> started;
   std::vector<std::pair<Receipt, ErrorReason>> lost;
   std::optional<absl::Status> end;
+  int drained = 0;  // calls of OnDrained
 
  private:
   void CheckOpen(bool starting = false) const;
@@ -67,9 +68,25 @@ class RecordingSink : public broker::SubscriptionSink {
 };
 
 // The publisher's part of a delivered message.
+std::string BodyOf(const Payload& payload);
 std::string BodyOf(const broker::OutgoingDelivery& delivery);
 std::vector<std::string> BodiesOf(const std::vector<broker::OutgoingDelivery>& deliveries);
 Payload MakePayload(std::string_view body);
+
+// A message as a test writes it down.
+struct TestMessage {
+  std::string body;
+  int priority = kPriorityDefault;
+  std::string group = {};
+  int64_t delay_ms = 0;
+  int64_t deliver_at_ms = 0;
+  int64_t ttl_ms = 0;
+  std::string dedup = {};
+};
+broker::NewMessage MakeMessage(const TestMessage& message);
+// What MakeMessage makes of the names.
+uint64_t GroupHash(std::string_view group);
+broker::Publish MakePublish(const std::string& queue, const std::vector<TestMessage>& messages);
 
 class ShardHarness : public broker::ShardPort {
  public:
@@ -80,6 +97,8 @@ class ShardHarness : public broker::ShardPort {
   Now now() const { return now_; }
   // Time passes and what is due is done; nothing is committed.
   void Advance(int64_t ms);
+  // Time passes as the engine would see it: stops whenever something is due, and runs until quiet.
+  void Pass(int64_t ms);
   void Turn();
   // Makes the oldest batch durable and runs a turn. False: none waits.
   bool Commit();
@@ -90,8 +109,9 @@ class ShardHarness : public broker::ShardPort {
   void RunUntilQuiet();
   // What was not durable is gone; a new boot. Nobody is told.
   void Crash();
-  // A StopCommand, made durable; then a new boot after `down_ms`.
-  void CleanStop(int64_t down_ms = 0);
+  // A StopCommand, made durable; then a new boot after `down_ms`, for which the clock has been set
+  // by `clock_step_ms` besides.
+  void CleanStop(int64_t down_ms = 0, int64_t clock_step_ms = 0);
 
   size_t pending_batches() const { return log_.pending(); }
   size_t pending_reads() const { return reads_.size(); }
@@ -119,6 +139,16 @@ class ShardHarness : public broker::ShardPort {
   // Checks that it is taken.
   void Publish(const std::string& queue, const std::vector<std::string>& bodies,
                int priority = kPriorityDefault);
+  using PublishResult = absl::StatusOr<std::vector<broker::PublishedMessage>>;
+  PublishReply StartPublish(broker::Publish publish, uint64_t producer_stream = 0,
+                            int64_t first_sequence = 0);
+  PublishResult Publish(broker::Publish publish, uint64_t producer_stream = 0,
+                        int64_t first_sequence = 0);
+  // Checks that they are taken; their ids.
+  std::vector<MessagePosition> Send(const std::string& queue,
+                                    const std::vector<TestMessage>& messages);
+  absl::StatusOr<broker::ProducerOpened> OpenProducer(const std::string& queue,
+                                                      const std::string& producer_id);
 
   // `command.sink` is made here.
   std::shared_ptr<RecordingSink> StartSubscribe(broker::SubscribeCommand command);
@@ -140,6 +170,23 @@ class ShardHarness : public broker::ShardPort {
   absl::Status Ack(const std::string& queue, const Receipt& receipt) {
     return Settle(queue, receipt, broker::SettleAction::kAck);
   }
+  // Acks everything that the sink has been given since the last look, again and again until it gets
+  // no more; the bodies in order.
+  std::vector<std::string> AckAll(const std::string& queue, RecordingSink& sink);
+  // Takes what the sink is given, reports it as written, and so on until it gets no more; how many.
+  size_t TakeWritten(const std::shared_ptr<RecordingSink>& sink);
+  // What a new consumer gets, one message at a time.
+  std::vector<std::string> Drain(const std::string& queue);
+
+  // Every message of the queue, in steps of `scan_max`.
+  std::vector<broker::ListedMessage> List(const std::string& queue, int32_t scan_max = 1000);
+  std::vector<std::string> ListBodies(const std::string& queue);
+  absl::StatusOr<broker::ListedMessage> GetMessage(const std::string& queue,
+                                                   const MessagePosition& id);
+  // How many were edited.
+  absl::StatusOr<int64_t> Edit(broker::EditMessagesCommand command);
+  absl::StatusOr<broker::QueueInfo> UpdateQueue(broker::QueueConfigChange config);
+  void Pause(const std::string& queue, bool paused = true);
   absl::StatusOr<int64_t> Purge(const std::string& queue, bool include_leased, bool dry_run = false);
   absl::Status DeleteQueue(const std::string& queue);
 

@@ -321,5 +321,44 @@ TEST_F(Durability, FailingTheTermAnswersEverythingOnceAndEndsOpenStreamsOnly) {
   EXPECT_FALSE(waiting_stream->end->ok());
 }
 
+TEST_F(Durability, AReceiptIsHonouredAfterALaterHandOutThatNobodySaw) {
+  ShardHarness shard;
+  ASSERT_TRUE(shard.CreateQueue("mine").ok());
+  shard.Publish("mine", {"a"});
+  const auto got = shard.Receive("mine");
+  shard.Crash();
+  SubscribeCommand command;
+  command.queue = "mine";
+  const auto sink = shard.StartSubscribe(std::move(command));
+  shard.Turn();
+  EXPECT_EQ(sink->waiting(), 0u);
+  shard.Close(sink);
+  EXPECT_TRUE(shard.Ack("mine", got[0].receipt).ok());
+}
+
+TEST_F(Durability, AReceiptOfAnEarlierBootIsToldThatItsMessageWasPurged) {
+  ShardHarness shard;
+  ASSERT_TRUE(shard.CreateQueue("mine").ok());
+  shard.Publish("mine", {"acked", "purged"});
+  const auto got = shard.Receive("mine", 2);
+  ASSERT_TRUE(shard.Ack("mine", got[0].receipt).ok());
+  shard.Crash();
+  ASSERT_TRUE(shard.Purge("mine", true).ok());
+  EXPECT_TRUE(shard.Ack("mine", got[0].receipt).ok());
+  EXPECT_EQ(ReasonOf(shard.Ack("mine", got[1].receipt)), ErrorReason::kLeaseExpired);
+}
+
+TEST_F(Durability, AClockThatWasSetBackDoesNotHoldRetriesAndLeases) {
+  ShardHarness shard;
+  ASSERT_TRUE(shard.CreateQueue("mine").ok());
+  shard.Publish("mine", {"retry", "lease"});
+  const auto got = shard.Receive("mine", 2);
+  ASSERT_TRUE(shard.Settle("mine", got[0].receipt, SettleAction::kRetry).ok());
+  shard.CleanStop(0, -60 * kDayMs);
+  const auto sink = shard.Subscribe("mine");
+  shard.Pass(kLeaseMsDefault);
+  EXPECT_GE(sink->waiting(), 2u);
+}
+
 }  // namespace
 }  // namespace sluice::broker

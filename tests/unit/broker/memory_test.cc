@@ -201,5 +201,55 @@ TEST(Limits, TheAgeOfTheOldestReadyMessageFollowsWhatIsReady) {
   EXPECT_LT(shard.Stats("q").oldest_ready_age_ms, 1000);
 }
 
+// What is open already is not held up by the limits, and a queue that nobody consumes holds up no
+// other.
+TEST(Limits, ReturnedMessagesAtTheLimitFreezeNeitherTheirQueueNorOthers) {
+  for (const bool per_queue : {true, false}) {
+    ShardOptions options;
+    (per_queue ? options.open_messages_per_queue_max : options.open_messages_max) = 5;
+    ShardHarness shard(options);
+    ASSERT_TRUE(shard.CreateQueue("q").ok());
+    ASSERT_TRUE(shard.CreateQueue("live").ok());
+    shard.Publish("q", {"1", "2", "3", "4", "5"});
+    auto sink = shard.Subscribe("q");
+    ASSERT_EQ(sink->Take().size(), 5u);
+    shard.Close(sink);
+    shard.Publish("q", {"urgent"}, 9);
+    shard.Publish("live", {"x"});
+    for (int boot = 0; boot < 3; ++boot) {
+      EXPECT_EQ(shard.Receive("live").size(), 1u) << boot;
+      sink = shard.Subscribe("q");
+      EXPECT_GE(sink->Take().size(), 5u) << boot;
+      shard.Close(sink);
+      shard.Pass(kLeaseMsDefault);
+      boot == 0 ? shard.CleanStop() : shard.Crash();
+    }
+  }
+}
+
+TEST(Paging, ReturnedPayloadsStayWithinTheWindowLimitWhenTheFirstOnesComeBack) {
+  ShardOptions options;
+  options.window_bytes_max = 1 * kMiB;
+  ShardHarness shard(options);
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  for (int i = 0; i < 10; ++i) {
+    shard.Publish("q", std::vector<std::string>(1000, std::string(1000, 'x')));
+  }
+  SubscribeCommand command;
+  command.queue = "q";
+  command.max_in_flight = kMaxInFlightCeiling;
+  command.max_bytes_in_flight = kMaxBytesInFlightCeiling;
+  const auto all = shard.Subscribe(std::move(command));
+  ASSERT_EQ(shard.TakeWritten(all), 10'000u);
+  const auto sink = shard.Subscribe("q", 1);
+  shard.Close(all);
+  for (int i = 0; i < 200; ++i) {
+    const auto got = sink->Take();
+    ASSERT_EQ(got.size(), 1u);
+    ASSERT_TRUE(shard.Settle("q", got[0].receipt, SettleAction::kRelease).ok());
+  }
+  EXPECT_LE(shard.Totals().window_bytes, 2 * options.window_bytes_max + kPageBytesMax);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -1,0 +1,312 @@
+// Limits of queues: refusing, dropping heads, waiting for room.
+#include <gtest/gtest.h>
+
+#include "tests/support/shard_harness.h"
+
+namespace sluice::broker {
+namespace {
+
+using ::sluice::testing::BodiesOf;
+using ::sluice::testing::MakePublish;
+using ::sluice::testing::ShardHarness;
+using ::sluice::testing::TestMessage;
+using Bodies = std::vector<std::string>;
+
+constexpr int64_t kEnvelope = 64;  // more than what the server adds to a message
+
+QueueConfigChange Limited(int64_t max_length, Overflow overflow = Overflow::kReject) {
+  QueueConfigChange config;
+  config.name = "q";
+  config.max_length = max_length;
+  config.overflow = overflow;
+  return config;
+}
+std::vector<TestMessage> Many(int count, const std::string& prefix = "") {
+  std::vector<TestMessage> messages;
+  for (int i = 0; i < count; ++i) messages.push_back({prefix + std::to_string(i)});
+  return messages;
+}
+Publish Waiting(const std::vector<TestMessage>& messages, int64_t wait_ms) {
+  Publish publish = MakePublish("q", messages);
+  publish.wait_when_full_ms = wait_ms;
+  return publish;
+}
+
+class Room : public ::testing::Test {
+ protected:
+  void Create(const QueueConfigChange& config) {
+    const auto created = shard_.CreateQueue(config);
+    ASSERT_TRUE(created.ok()) << created.status();
+  }
+  // kUnspecified: it was taken.
+  ErrorReason Refused(const std::vector<TestMessage>& messages) {
+    const auto result = shard_.Publish(MakePublish("q", messages));
+    return result.ok() ? ErrorReason::kUnspecified : ReasonOf(result.status());
+  }
+  ShardHarness shard_;
+};
+
+TEST_F(Room, MaxLengthCountsEveryUnsettledMessage) {
+  Create(Limited(4));
+  TestMessage delayed{"late"};
+  delayed.delay_ms = 100'000;
+  shard_.Send("q", {{"leased"}, {"waiting"}, delayed});
+  const auto got = shard_.Receive("q", 2);
+  ASSERT_TRUE(shard_.Settle("q", got[1].receipt, SettleAction::kDelay, 50'000).ok());
+  EXPECT_EQ(Refused({{"a"}, {"b"}}), ErrorReason::kQueueFull) << "all or none";
+  EXPECT_EQ(shard_.Stats("q").ready, 0);
+  shard_.Send("q", {{"a"}});
+  const auto full = shard_.Publish(MakePublish("q", {{"b"}}));
+  EXPECT_EQ(ReasonOf(full.status()), ErrorReason::kQueueFull);
+  EXPECT_TRUE(RetryAfterMsOf(full.status())) << "room may come";
+  shard_.Crash();
+  EXPECT_EQ(Refused({{"b"}}), ErrorReason::kQueueFull) << "also after a crash";
+  ASSERT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+  shard_.Send("q", {{"b"}});
+}
+
+TEST_F(Room, MoreThanTheQueueMayEverHoldIsRefusedForGood) {
+  Create(Limited(3, Overflow::kDropHead));
+  shard_.Send("q", {{"kept"}});
+  Publish publish = Waiting(Many(4), 1000);
+  const auto result = shard_.Publish(std::move(publish));
+  EXPECT_EQ(ReasonOf(result.status()), ErrorReason::kQueueFull);
+  EXPECT_FALSE(RetryAfterMsOf(result.status()));
+  EXPECT_EQ(shard_.ListBodies("q"), Bodies{"kept"});
+}
+
+TEST_F(Room, MaxBytesCountsWholeMessages) {
+  QueueConfigChange config;
+  config.name = "q";
+  config.max_bytes = 3 * (1000 + kEnvelope);
+  Create(config);
+  for (int i = 0; i < 3; ++i) shard_.Send("q", {{std::string(1000, 'x')}});
+  EXPECT_EQ(Refused({{std::string(1000, 'x')}}), ErrorReason::kQueueFull);
+  const int64_t left = *config.max_bytes - shard_.Stats("q").bytes;
+  const int64_t envelope = shard_.Stats("q").bytes / 3 - 1000;
+  ASSERT_GT(left, envelope);
+  EXPECT_EQ(Refused({{std::string(static_cast<size_t>(left - envelope + 1), 'x')}}),
+            ErrorReason::kQueueFull);
+  shard_.Send("q", {{std::string(static_cast<size_t>(left - envelope), 'x')}});
+  EXPECT_EQ(shard_.Stats("q").bytes, *config.max_bytes);
+}
+
+TEST_F(Room, TheLimitCanBeLiftedAndLowered) {
+  Create(Limited(1));
+  shard_.Send("q", {{"a"}});
+  EXPECT_EQ(Refused({{"b"}}), ErrorReason::kQueueFull);
+  ASSERT_TRUE(shard_.UpdateQueue(Limited(0)).ok());
+  shard_.Send("q", Many(10));
+  ASSERT_TRUE(shard_.UpdateQueue(Limited(5)).ok());
+  EXPECT_EQ(Refused({{"b"}}), ErrorReason::kQueueFull);
+  EXPECT_EQ(shard_.Stats("q").ready, 11) << "what is there stays";
+}
+
+// ---- DROP_HEAD
+
+TEST_F(Room, DropHeadDropsTheOldestOfTheLowestPriority) {
+  Create(Limited(4, Overflow::kDropHead));
+  shard_.Send("q", {{"h0", 9}, {"l0", 1}, {"l1", 1}, {"m0", 4}});
+  shard_.Send("q", {{"m1", 4}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"h0", "m0", "m1", "l1"}));
+  shard_.Send("q", {{"h1", 9}, {"h2", 9}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"h0", "h1", "h2", "m1"}));
+  EXPECT_EQ(shard_.GetQueue("q").counters.dropped, 3u);
+  shard_.Send("q", Many(4));
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"0", "1", "2", "3"}));
+}
+
+TEST_F(Room, DropHeadLeavesWhatIsLeasedAndRejectsWhereThereIsNoneElse) {
+  Create(Limited(2, Overflow::kDropHead));
+  shard_.Send("q", {{"a"}, {"b"}});
+  const auto got = shard_.Receive("q", 2);
+  EXPECT_EQ(Refused({{"c"}}), ErrorReason::kQueueFull);
+  ASSERT_TRUE(shard_.Settle("q", got[1].receipt, SettleAction::kRelease).ok());
+  shard_.Send("q", {{"c"}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"a", "c"}));
+  EXPECT_EQ(ReasonOf(shard_.Ack("q", got[1].receipt)), ErrorReason::kLeaseExpired);
+  EXPECT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+}
+
+TEST_F(Room, DropHeadDropsWhatIsOnDiskOnly) {
+  Create(Limited(1000, Overflow::kDropHead));
+  shard_.Send("q", Many(1000));
+  shard_.Crash();
+  ASSERT_EQ(shard_.Totals().window_bytes, 0u);
+  shard_.Send("q", Many(300, "new"));
+  const Bodies bodies = shard_.ListBodies("q");
+  ASSERT_EQ(bodies.size(), 1000u);
+  EXPECT_EQ(bodies.front(), "300");
+  EXPECT_EQ(bodies.back(), "new299");
+  EXPECT_EQ(shard_.GetQueue("q").counters.dropped, 300u);
+}
+
+TEST_F(Room, DropHeadKeepsTheOrderOfPublishesThatWaitForReads) {
+  Create(Limited(100, Overflow::kDropHead));
+  shard_.Send("q", Many(100));
+  shard_.Crash();
+  std::vector<ShardHarness::PublishReply> replies;
+  for (int i = 0; i < 5; ++i) {
+    replies.push_back(shard_.StartPublish(MakePublish("q", {{"n" + std::to_string(i)}})));
+  }
+  shard_.RunUntilQuiet();
+  for (const auto& reply : replies) {
+    ASSERT_TRUE(reply.answered());
+    EXPECT_TRUE((*reply).ok()) << (*reply).status();
+  }
+  const Bodies bodies = shard_.ListBodies("q");
+  ASSERT_EQ(bodies.size(), 100u);
+  EXPECT_EQ(Bodies(bodies.end() - 5, bodies.end()), (Bodies{"n0", "n1", "n2", "n3", "n4"}));
+  EXPECT_EQ(bodies.front(), "5");
+}
+
+// Messages that ride the same sync may drop each other.
+TEST_F(Room, DropHeadNeverRefusesForWhatIsNotDurableYet) {
+  Create(Limited(10, Overflow::kDropHead));
+  std::vector<ShardHarness::PublishReply> replies;
+  for (int i = 0; i < 5; ++i) {
+    replies.push_back(
+        shard_.StartPublish(MakePublish("q", Many(6, std::to_string(i) + "."))));
+  }
+  shard_.RunUntilQuiet();
+  for (const auto& reply : replies) {
+    ASSERT_TRUE(reply.answered());
+    EXPECT_TRUE((*reply).ok()) << (*reply).status();
+  }
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"3.2", "3.3", "3.4", "3.5", "4.0", "4.1", "4.2",
+                                            "4.3", "4.4", "4.5"}));
+  shard_.Crash();
+  EXPECT_EQ(shard_.Drain("q").size(), 10u);
+}
+
+TEST_F(Room, DropHeadTakesFromTheGroupsAndOrderHolds) {
+  Create(Limited(100, Overflow::kDropHead));
+  std::vector<TestMessage> messages = Many(100);
+  for (auto& message : messages) message.group = "g";
+  shard_.Send("q", messages);
+  const auto sink = shard_.Subscribe("q");
+  ASSERT_EQ(sink->waiting(), 1u);
+  for (int i = 0; i < 90; ++i) shard_.Send("q", {{"n" + std::to_string(i), 4, "g"}});
+  Bodies expected{"0"};
+  for (int i = 91; i < 100; ++i) expected.push_back(std::to_string(i));
+  for (int i = 0; i < 90; ++i) expected.push_back("n" + std::to_string(i));
+  EXPECT_EQ(shard_.AckAll("q", *sink), expected);
+}
+
+TEST_F(Room, WhatIsDroppedGoesToTheDeadLetterQueueAndWhenThatIsFullThePublishIsRefused) {
+  QueueConfigChange dlq;
+  dlq.name = "dlq";
+  dlq.max_length = 2;
+  Create(dlq);
+  QueueConfigChange config = Limited(2, Overflow::kDropHead);
+  config.dead_letter_queue = "dlq";
+  Create(config);
+  shard_.Send("q", Many(2));
+  shard_.Send("q", {{"2"}, {"3"}});
+  EXPECT_EQ(shard_.ListBodies("dlq"), (Bodies{"0", "1"}));
+  EXPECT_EQ(shard_.List("dlq")[0].deaths->front().reason, DeathReason::kOverflow);
+  EXPECT_EQ(Refused({{"4"}}), ErrorReason::kQueueFull) << "nothing is lost";
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"2", "3"}));
+  ASSERT_TRUE(shard_.Purge("dlq", false).ok());
+  shard_.Send("q", {{"4"}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"3", "4"}));
+}
+
+// ---- wait_when_full
+
+TEST_F(Room, APublishWaitsForRoomAndKeepsItsPlace) {
+  Create(Limited(2));
+  shard_.Send("q", {{"a"}, {"b"}});
+  const auto first = shard_.StartPublish(Waiting({{"c"}}, 5000));
+  const auto second = shard_.StartPublish(Waiting({{"d"}}, 5000));
+  shard_.Pass(1000);
+  EXPECT_FALSE(first.answered());
+  const auto got = shard_.Receive("q", 2);
+  ASSERT_EQ(got.size(), 2u);
+  ASSERT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+  EXPECT_TRUE(first.answered());
+  EXPECT_TRUE((*first).ok());
+  EXPECT_FALSE(second.answered());
+  ASSERT_TRUE(shard_.Ack("q", got[1].receipt).ok());
+  ASSERT_TRUE(second.answered());
+  EXPECT_TRUE((*second).ok());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"c", "d"}));
+}
+
+TEST_F(Room, TheAnswerOfAWaitingPublishWaitsForTheDisk) {
+  Create(Limited(1));
+  shard_.Send("q", {{"a"}});
+  const auto reply = shard_.StartPublish(Waiting({{"b"}}, 5000));
+  const auto got = shard_.Receive("q");
+  shard_.StartSettle("q", got[0].receipt, SettleAction::kAck);
+  shard_.Turn();
+  EXPECT_FALSE(reply.answered());
+  shard_.Crash();
+  EXPECT_EQ(shard_.ListBodies("q"), Bodies{"a"});
+}
+
+TEST_F(Room, AWaitEndsOnTimeForEveryoneInTheLine) {
+  Create(Limited(1));
+  shard_.Send("q", {{"a"}});
+  std::vector<ShardHarness::PublishReply> replies;
+  for (int i = 0; i < 3; ++i) replies.push_back(shard_.StartPublish(Waiting({{"x"}}, 5000)));
+  const auto short_wait = shard_.StartPublish(Waiting({{"y"}}, 1000));
+  const auto no_wait = shard_.StartPublish(Waiting({{"z"}}, 0));
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(no_wait.answered()) << "it did not ask to wait";
+  EXPECT_EQ(ReasonOf((*no_wait).status()), ErrorReason::kQueueFull);
+  shard_.Pass(1000);
+  EXPECT_TRUE(short_wait.answered());
+  shard_.Pass(3999);
+  for (const auto& reply : replies) EXPECT_FALSE(reply.answered());
+  shard_.Pass(1);
+  for (const auto& reply : replies) {
+    ASSERT_TRUE(reply.answered());
+    EXPECT_EQ(ReasonOf((*reply).status()), ErrorReason::kQueueFull);
+  }
+  EXPECT_EQ(shard_.ListBodies("q"), Bodies{"a"});
+}
+
+TEST_F(Room, PurgeLimitExpiryAndDeleteEndTheWait) {
+  Create(Limited(1));
+  TestMessage expiring{"a"};
+  expiring.ttl_ms = 2000;
+  shard_.Send("q", {expiring});
+  auto reply = shard_.StartPublish(Waiting({{"b"}}, 60'000));
+  shard_.Pass(3000);
+  EXPECT_TRUE(reply.answered()) << "expiry makes room";
+  reply = shard_.StartPublish(Waiting({{"c"}}, 60'000));
+  ASSERT_TRUE(shard_.Purge("q", true).ok());
+  EXPECT_TRUE(reply.answered()) << "a purge makes room";
+  reply = shard_.StartPublish(Waiting({{"d"}}, 60'000));
+  ASSERT_TRUE(shard_.UpdateQueue(Limited(2)).ok());
+  EXPECT_TRUE(reply.answered()) << "a larger limit makes room";
+  reply = shard_.StartPublish(Waiting({{"e"}}, 60'000));
+  ASSERT_TRUE(shard_.DeleteQueue("q").ok());
+  ASSERT_TRUE(reply.answered());
+  EXPECT_EQ(ReasonOf((*reply).status()), ErrorReason::kQueueNotFound);
+}
+
+TEST_F(Room, DrainingEndsTheWait) {
+  Create(Limited(1));
+  shard_.Send("q", {{"a"}});
+  const auto reply = shard_.StartPublish(Waiting({{"b"}}, 60'000));
+  shard_.Run(DrainCommand{[] {}});
+  ASSERT_TRUE(reply.answered());
+  EXPECT_EQ(ReasonOf((*reply).status()), ErrorReason::kDraining);
+}
+
+TEST_F(Room, APlainPublishDoesNotOvertakeOneThatWaits) {
+  Create(Limited(1));
+  ASSERT_TRUE(shard_.CreateQueue("other").ok());
+  shard_.Send("q", {{"a"}});
+  const auto waiting = shard_.StartPublish(Waiting({{"b"}}, 60'000));
+  shard_.Publish("other", {"x"});
+  EXPECT_FALSE(waiting.answered()) << "and other queues do not wait for it";
+  ASSERT_TRUE(shard_.UpdateQueue(Limited(0)).ok());
+  shard_.Publish("q", {"c"});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"a", "b", "c"}));
+}
+
+}  // namespace
+}  // namespace sluice::broker
