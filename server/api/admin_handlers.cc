@@ -4,7 +4,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
 #include "server/api/handlers.h"
-#include "server/api/not_built.h"
 #include "server/api/paging.h"
 #include "server/api/queue_codec.h"
 #include "server/model/error.h"
@@ -35,9 +34,6 @@ void HandleCreateQueue(const std::shared_ptr<UnaryCall>& call) {
   if (auto status = CheckNewName("config.name", name); !status.ok()) return call->Fail(status);
   auto change = ToConfigChange(request.config());
   if (!change.ok()) return call->Fail(change.status());
-  if (auto status = RefuseNotBuilt(call->api(), *change, "config"); !status.ok()) {
-    return call->Fail(status);
-  }
   broker::CreateQueueCommand command;
   command.config = *std::move(change);
   using Result = absl::StatusOr<broker::CreateQueueOutcome>;
@@ -106,9 +102,6 @@ void HandleUpdateQueue(const std::shared_ptr<UnaryCall>& call) {
   if (auto status = CheckName("config.name", name); !status.ok()) return call->Fail(status);
   auto change = ToConfigChange(request.config());
   if (!change.ok()) return call->Fail(change.status());
-  if (auto status = RefuseNotBuilt(call->api(), *change, "config"); !status.ok()) {
-    return call->Fail(status);
-  }
   broker::UpdateQueueCommand command;
   command.config = *std::move(change);
   if (auto status = ApplyMask(request.update_mask(), &command.config, &command.replace);

@@ -6,7 +6,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
 #include "server/api/item_failures.h"
-#include "server/api/not_built.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
 
@@ -126,7 +125,6 @@ absl::Status ConsumeCall::TakeNack(const v1::NackRequest& nack, int64_t request_
   if (auto status = CheckQueue("nack.queue", nack.queue()); !status.ok()) return status;
   auto settle = ToNacks(nack, "nack", api_->receipts);
   if (!settle.ok()) return settle.status();
-  if (auto status = RefuseNotBuilt(*api_, nack, "nack"); !status.ok()) return status;
   SubmitSettle(*std::move(settle), request_id);
   return absl::OkStatus();
 }

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/error_mapping.h"
 #include "server/api/field_checks.h"
-#include "server/api/not_built.h"
 #include "server/api/subscribe_request.h"
 
 namespace sluice::api {
@@ -38,7 +37,6 @@ absl::Status ConsumerStream::Subscribe(const v1::SubscribeRequest& request,
                                        std::string_view path) {
   auto command = ToSubscribeCommand(request, path);
   if (!command.ok()) return command.status();
-  if (auto status = RefuseNotBuilt(*api_, request); !status.ok()) return status;
   queue_ = QueueOf(*command);
   auto_ack_ = command->auto_ack;
   command->peer = context_.peer();

@@ -8,7 +8,6 @@
 #include "server/api/exchange_codec.h"
 #include "server/api/field_checks.h"
 #include "server/api/handlers.h"
-#include "server/api/not_built.h"
 #include "server/api/queue_codec.h"
 #include "server/model/error.h"
 #include "sluice/v1/definitions.pb.h"
@@ -114,10 +113,6 @@ void HandleApplyDefinitions(const std::shared_ptr<UnaryCall>& call) {
   if (!call->Parse(&request)) return;
   auto definitions = ToDefinitions(request.definitions());
   if (!definitions.ok()) return call->Fail(definitions.status());
-  for (const auto& queue : definitions->queues) {
-    auto status = RefuseNotBuilt(call->api(), queue, "definitions.queues");
-    if (!status.ok()) return call->Fail(status);
-  }
   broker::ApplyDefinitionsCommand command;
   command.definitions = *std::move(definitions);
   command.dry_run = request.dry_run();

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -58,27 +57,6 @@ struct ServerOptions {
   // thread. Each may be kRequestBytesMax large; the rest wait unread. Apart from publishes, so that
   // acks never wait for them.
   int requests_received_max = 8;
-
-  // Calls answered UNIMPLEMENTED although they have a handler, as the shard has not learnt their
-  // commands.
-  std::set<std::string> closed_calls = {
-      "Consume",
-      "CreateExchange",
-      "GetExchange",
-      "ListExchanges",
-      "UpdateExchange",
-      "DeleteExchange",
-      "CreateBinding",
-      "ListBindings",
-      "DeleteBinding",
-      "ExportDefinitions",
-      "ApplyDefinitions",
-      "Transact",
-  };
-
-  // False only in tests of the edge, whose shard is a fake: there all that not_built.h refuses is
-  // taken.
-  bool refuse_not_built = true;
 
   // --- about itself
   std::string version = "0.0.0";

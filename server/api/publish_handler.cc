@@ -3,7 +3,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/api/handlers.h"
-#include "server/api/not_built.h"
 #include "server/api/publish_parser.h"
 #include "server/api/publish_results.h"
 #include "server/model/error.h"
@@ -29,7 +28,6 @@ void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
   ApiContext& api = call->api();
   auto publish = ParsePublishRequest(call->request(), api.rules);
   if (!publish.ok()) return call->Fail(publish.status());
-  if (auto status = RefuseNotBuilt(api, *publish); !status.ok()) return call->Fail(status);
   publish->wait_when_full_ms = std::min(publish->wait_when_full_ms, call->WaitMsMax());
 
   int64_t bytes = 0;

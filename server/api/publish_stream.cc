@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/error_mapping.h"
 #include "server/api/field_checks.h"
-#include "server/api/not_built.h"
 #include "server/api/publish_results.h"
 #include "server/model/error.h"
 
@@ -102,7 +101,6 @@ absl::Status PublishStreamCall::TakeInit(v1::PublishStreamInit init) {
   const auto wait_ms =
       ToMs("init.wait_when_full", init.wait_when_full(), 0, kWaitWhenFullMsMax);
   if (!wait_ms.ok()) return wait_ms.status();
-  if (auto status = RefuseNotBuilt(*api_, init); !status.ok()) return status;
   initialised_ = true;
   queue_ = init.queue();
   exchange_ = init.exchange();
@@ -172,7 +170,6 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
     last_sequence_ = batch.last_sequence;
     status = std::move(parsed.status);
   }
-  if (status.ok()) status = RefuseNotBuilt(*api_, parsed.messages);
   if (!status.ok()) {
     // Counts as one message, so that a client that earns nothing but refusals fills its window.
     in_flight_messages_ += batch.messages;

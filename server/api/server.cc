@@ -107,9 +107,6 @@ class ServerImpl final : public Server {
 
  private:
   void Configure(grpc::ServerBuilder* builder) const;
-  bool IsClosed(const RpcMethod& method) const {
-    return api_.options.closed_calls.contains(method.method);
-  }
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
   void SetHealth(bool serving);
@@ -200,7 +197,7 @@ void ServerImpl::ArmAll(EventLoop* loop) {
       continue;
     }
     const auto it = UnaryMethods().find(method.method);
-    const UnaryMethod unary = it == UnaryMethods().end() || IsClosed(method)
+    const UnaryMethod unary = it == UnaryMethods().end()
                                   ? UnaryMethod{&HandleNotBuilt, kRareSlots, true}
                                   : it->second;
     UnaryCall::Binding& stable = unary_bindings_.emplace_back();
@@ -221,9 +218,9 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
       SubscribeCall::Arm(binding, loop);
     } else if (binding.method->method == "PublishStream") {
       PublishStreamCall::Arm(binding, loop);
-    } else if (binding.method->method == "Consume" && !IsClosed(*binding.method)) {
+    } else if (binding.method->method == "Consume") {
       ConsumeCall::Arm(binding, loop);
-    } else if (binding.method->method == "RedriveMessages" && !IsClosed(*binding.method)) {
+    } else if (binding.method->method == "RedriveMessages") {
       RedriveCall::Arm(binding, loop);
     } else if (bidi) {
       NotBuiltStream<RawBidiStream>::Arm(binding, loop);

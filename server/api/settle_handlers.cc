@@ -3,7 +3,6 @@
 #include "server/api/field_checks.h"
 #include "server/api/handlers.h"
 #include "server/api/item_failures.h"
-#include "server/api/not_built.h"
 #include "server/api/settle_parser.h"
 #include "server/model/error.h"
 #include "sluice/v1/settle.pb.h"
@@ -57,9 +56,6 @@ void HandleNack(const std::shared_ptr<UnaryCall>& call) {
   if (auto status = CheckName("queue", request.queue()); !status.ok()) return call->Fail(status);
   auto settle = ToNacks(request, {}, call->api().receipts);
   if (!settle.ok()) return call->Fail(settle.status());
-  if (auto status = RefuseNotBuilt(call->api(), request, {}); !status.ok()) {
-    return call->Fail(status);
-  }
   SubmitSettle(call, *std::move(settle), &ReplyNack);
 }
 

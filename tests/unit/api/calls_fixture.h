@@ -32,8 +32,6 @@ class CallsTest : public testing::Test {
   void SetUp() override {
     ServerOptions options;
     options.listen = "127.0.0.1:0";
-    options.closed_calls.clear();
-    options.refuse_not_built = false;
     auto server = Server::Start(options, &shard_, codec_, hash_, Clock::System(), nullptr);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);

@@ -54,8 +54,6 @@ class ServerTest : public testing::Test {
 
   // The fake shard can do everything.
   void Start(ServerOptions options) {
-    options.refuse_not_built = false;
-    options.closed_calls.clear();
     StartGated(std::move(options));
   }
 
