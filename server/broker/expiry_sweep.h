@@ -28,7 +28,7 @@ struct ExpirySweep {
   int64_t next_ms = kNever;
   int64_t not_before_ms = 0;  // the next sweep waits for it
   std::string from;           // first key of the index that has not been looked at
-  int64_t cursor_ms = 0;      // what expires before it has been looked at
+  int64_t cursor_ms = 0;      // what the stored cursor will be when the work is done
   bool busy = false;          // reads are under way
   bool exhausted = false;     // the last page was
   std::deque<Work> work;      // found and not dealt with

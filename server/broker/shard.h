@@ -231,7 +231,6 @@ class Shard {
   void RunExpiry(Now now);
   absl::Status OnExpiryRows(ReadResult& result, int64_t until_ms, Now now);
   bool MayExpireNow(const LaneState& lane, Seq seq) const;
-  void KeepLeased(LaneState& lane, Seq seq);
   void ExpireNextWork(Now now);
   void ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now);
   void FinishSweep(Now now);

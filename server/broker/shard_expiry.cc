@@ -56,12 +56,7 @@ absl::Status Shard::OnExpiryRows(ReadResult& result, int64_t until_ms, Now now) 
     Queue* queue = FindQueue(at.qid);
     LaneState* lane =
         queue && at.lane < kImmediateLanes ? queue->lanes[at.lane].get() : nullptr;
-    if (!lane) continue;
-    if (MayExpireNow(*lane, at.seq)) {
-      expired[{at.qid, at.lane}].push_back(at.seq);
-    } else {
-      KeepLeased(*lane, at.seq);
-    }
+    if (lane && MayExpireNow(*lane, at.seq)) expired[{at.qid, at.lane}].push_back(at.seq);
   }
   for (auto& [at, seqs] : expired) {
     std::sort(seqs.begin(), seqs.end());
@@ -88,14 +83,6 @@ bool Shard::MayExpireNow(const LaneState& lane, Seq seq) const {
                                      open->second.state != OpenState::kDying);
 }
 
-// The sweep does not come back to a leased message. A row makes the next boot look at it, should
-// the lease not end in this one.
-void Shard::KeepLeased(LaneState& lane, Seq seq) {
-  const auto open = lane.open.find(seq);
-  if (open == lane.open.end() || open->second.has_history) return;
-  lane.WriteHistory(seq, open->second, 0, batch_);
-}
-
 void Shard::ExpireNextWork(Now now) {
   while (!expiry_.work.empty()) {
     ExpirySweep::Work work = std::move(expiry_.work.front());
@@ -119,7 +106,7 @@ void Shard::ExpireNextWork(Now now) {
 }
 
 void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now) {
-  if (!MayExpireNow(lane, message.seq)) return KeepLeased(lane, message.seq);
+  if (!MayExpireNow(lane, message.seq)) return;
   const std::string row = storage::ExpiryKey(lane.At(message.seq), message.info.expire_ms);
   if (DieWithBody(queue, lane, std::move(message), DeathReason::kExpired, "", now)) return;
   // Its dead-letter queue is full.
@@ -129,16 +116,15 @@ void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage me
 void Shard::FinishSweep(Now now) {
   expiry_.busy = false;
   expiry_.not_before_ms = now.engine_ms + kSweepPeriodMs;
-  // Only now: what was found and is not dealt with must be found again after a crash.
-  boot_row_.expiry_cursor_ms = expiry_.held_back.empty()
-                                   ? expiry_.cursor_ms
-                                   : storage::ParseIndexKey(expiry_.held_back)->time_ms;
+  // Stored only now: the batch that says so also has what became of the messages.
+  if (expiry_.held_back.empty()) boot_row_.expiry_cursor_ms = expiry_.cursor_ms;
   if (!expiry_.exhausted) {
     expiry_.not_before_ms = now.engine_ms;
     return expiry_.Expect(now.engine_ms);
   }
   if (!expiry_.held_back.empty()) {
     expiry_.from = std::exchange(expiry_.held_back, {});
+    expiry_.cursor_ms = boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
     return expiry_.Expect(now.engine_ms + kSweepAgainMs);
   }
   LookForNextExpiry();

@@ -189,13 +189,6 @@ void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_
   // followed by a crash.
   message.maybe_redelivered = message.maybe_redelivered || !clean_stop ||
                               message.boot + 1 != boot_row_.boot;
-  if (IsExpired(message.expire_ms, now)) {
-    message.not_before_ms = 0;
-    message.state = OpenState::kReturned;
-    lane.returned.insert(seq);
-    if (lease_until_ms > 0) ++message.attempt;
-    return Die(queue, lane, seq, message, DeathReason::kExpired, now);
-  }
   if (message.not_before_ms > now.engine_ms) {
     message.state = OpenState::kWaiting;
     ++lane.waiting;
