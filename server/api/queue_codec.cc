@@ -272,10 +272,6 @@ void ToProto(const broker::QueueInfo& info, v1::Queue* out) {
   for (const WaitReason reason : info.waiting) {
     out->add_waiting(static_cast<v1::WaitReason>(reason));
   }
-  // The shard says why only once it knows more reasons than this one.
-  if (info.waiting.empty() && info.stats.ready > 0 && info.stats.consumers == 0) {
-    out->add_waiting(v1::WAIT_REASON_NO_CONSUMER);
-  }
   SetTimestamp(info.create_ms, out->mutable_create_time());
   SetTimestamp(info.update_ms, out->mutable_update_time());
   out->set_etag(absl::StrCat("r", info.revision));

@@ -51,7 +51,11 @@ TEST_F(MemLogTest, ReadsStopAtTheirLimits) {
   EXPECT_EQ(store_.ReadMessages({1, 5, 0, 10, 10, 0})->size(), 1u);
   EXPECT_EQ(store_.ReadMessages({1, 5, 0, 10, 10, 5})->size(), 2u);
   EXPECT_TRUE(store_.ReadMessages({1, 4, 0, 10, 10, 1000})->empty());
-  EXPECT_EQ(store_.ReadMessagesAt(1, 5, {2, 4, 9})->size(), 2u);
+  size_t seqs_read = 0;
+  EXPECT_EQ(store_.ReadMessagesAt(1, 5, {2, 4, 9}, 1000, &seqs_read)->size(), 2u);
+  EXPECT_EQ(seqs_read, 3u);
+  EXPECT_EQ(store_.ReadMessagesAt(1, 5, {2, 4, 9}, 1, &seqs_read)->size(), 1u);
+  EXPECT_EQ(seqs_read, 1u);
 }
 
 TEST_F(MemLogTest, AFailureReachesWaitingAndLaterBatches) {

@@ -35,7 +35,7 @@ TEST_F(RocksStoreTest, AnsweredBatchesSurviveACrash) {
   Crash();
   ASSERT_TRUE(Open().ok());
   EXPECT_EQ(Stored().size(), 50u);
-  EXPECT_EQ(store_->ReadMessagesAt(kQid, kLaneUsed, {7, 99})->size(), 1u);
+  EXPECT_EQ(ReadAt(kQid, kLaneUsed, {7, 99})->size(), 1u);
   ASSERT_TRUE(Commit(Message(51)).ok());
   Close();
   ASSERT_TRUE(Open().ok());
