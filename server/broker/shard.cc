@@ -275,7 +275,11 @@ void Shard::DeliverHeld(SubscriptionId id) {
       consumer->messages_left += static_cast<int64_t>(granted - deliveries.size());
       WakeConsumer(*consumer);
     }
-    if (!deliveries.empty() || consumer->IsReceive()) Deliver(*consumer, std::move(deliveries));
+    if (!deliveries.empty() || consumer->IsReceive()) {
+      Deliver(*consumer, std::move(deliveries));
+    } else if (consumer->held.empty() && consumer->outbox.empty()) {
+      TellDrained(*consumer);
+    }
     consumer = FindConsumer(id);  // delivering may have ended it
   }
 }

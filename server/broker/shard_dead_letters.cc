@@ -18,13 +18,13 @@ constexpr uint64_t kMoveBytesMax = 2 * kMiB;
 // An open message has died. What has a dead-letter queue waits for its move; the rest goes now.
 void Shard::Die(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, DeathReason reason,
                 Now now) {
-  Unhook(queue, lane, seq, message);
   if (queue.row.config.dead_letter_queue.empty()) {
     CountDeath(queue, reason, /*moved=*/false);
     RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
     Leave(queue, lane, seq, message.size_bytes, message.group_hash);
     return;
   }
+  Unhook(queue, lane, seq, message);
   message.state = OpenState::kDying;
   message.death = reason;
   message.not_before_ms = 0;

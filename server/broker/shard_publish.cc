@@ -153,7 +153,8 @@ absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
     plan->full = queue;
     return QueueFull(*queue);
   }
-  return absl::OkStatus();
+  // What was dropped may have gone, as dead letters, to another queue of the plan.
+  return to_drop.empty() ? absl::OkStatus() : MakeRoom(plan, reading, now);
 }
 
 // ---- storing

@@ -65,6 +65,8 @@ bool Shard::DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* rea
                  queue->dropping = false;
                  LaneState& lane = *queue->lanes[id];
                  for (auto& message : bodies.messages) {
+                   // It may have been told meanwhile to reject.
+                   if (queue->row.config.overflow != Overflow::kDropHead) break;
                    if (HasRoom(*queue, demand)) break;
                    if (!MayExpireNow(lane, message.seq)) continue;
                    DieWithBody(*queue, lane, std::move(message), DeathReason::kOverflow, "", now);
@@ -96,6 +98,8 @@ void Shard::RunRoomMade(Now now) {
       // Those that still find no room say so again.
       waiting->dead_letters_wait = false;
       WakeDying(*waiting);
+      // It may have been its heads that could not be dropped: others wait for that.
+      RoomMade(*waiting);
     }
   }
 }
