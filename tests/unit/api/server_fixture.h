@@ -52,12 +52,7 @@ class ServerTest : public testing::Test {
  protected:
   void SetUp() override { Start({}); }
 
-  // The fake shard can do everything.
   void Start(ServerOptions options) {
-    StartGated(std::move(options));
-  }
-
-  void StartGated(ServerOptions options) {
     queue_stub_.reset();
     admin_stub_.reset();
     server_.reset();
