@@ -29,6 +29,7 @@ struct ExpirySweep {
   int64_t not_before_ms = 0;  // the next sweep waits for it
   std::string from;           // first key of the index that has not been looked at
   int64_t cursor_ms = 0;      // what the stored cursor will be when the work is done
+  Lsn last_lsn = 0;           // the batch that last stored what expires
   bool busy = false;          // reads are under way
   bool exhausted = false;     // the last page was
   std::deque<Work> work;      // found and not dealt with

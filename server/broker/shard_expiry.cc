@@ -123,7 +123,8 @@ void Shard::FinishSweep(Now now) {
     return expiry_.Expect(now.engine_ms);
   }
   if (!expiry_.held_back.empty()) {
-    expiry_.from = std::exchange(expiry_.held_back, {});
+    // What joined after its expiry may be further on than the sweep.
+    expiry_.from = std::min(expiry_.from, std::exchange(expiry_.held_back, {}));
     expiry_.cursor_ms = boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
     return expiry_.Expect(now.engine_ms + kSweepAgainMs);
   }
@@ -136,8 +137,11 @@ void Shard::LookForNextExpiry() {
   request.index_begin = expiry_.from;
   request.index_end = storage::ExpiryKey({options_.shard, 0, 0, 0}, ExpirySweep::kNever);
   request.rows_max = 1;
-  StartRead(std::move(request), [this](ReadResult& result, Now now) {
+  // What the sweep has taken the expected time of, and the store does not show yet.
+  const bool more_to_come = expiry_.last_lsn > durable_lsn_;
+  StartRead(std::move(request), [this, more_to_come](ReadResult& result, Now now) {
     expiry_.busy = false;
+    if (more_to_come) expiry_.Expect(now.engine_ms + kSweepPeriodMs);
     if (result.rows.empty()) return absl::OkStatus();
     const auto key = storage::ParseIndexKey(result.rows.front().key);
     if (!key.ok()) return key.status();

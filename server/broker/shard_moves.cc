@@ -20,6 +20,7 @@ void Shard::StoreIndexRows(const MessagePosition& at, const MessageInfo& info) {
     if (info.expire_ms != 0) {
       batch_.Put(Family::kIndex, storage::ExpiryKey(at, info.expire_ms), empty);
       expiry_.Expect(info.expire_ms);
+      expiry_.last_lsn = last_lsn_ + 1;
     }
   }
   if (info.origin) {
