@@ -35,6 +35,10 @@ metrics::QueueFigures FiguresOf(std::string name, const broker::QueueStats& stat
   figures.retried = counters.retried;
   figures.discarded = counters.discarded;
   figures.purged = counters.purged;
+  figures.dead_lettered = counters.dead_lettered;
+  figures.expired = counters.expired;
+  figures.dropped = counters.dropped;
+  figures.duplicates = counters.duplicates;
   figures.leases_expired = counters.leases_expired;
   return figures;
 }

@@ -27,6 +27,7 @@ struct PublishPlan {
   struct Message {
     NewMessage* message = nullptr;
     absl::InlinedVector<Queue*, 1> stored_in;
+    absl::InlinedVector<Queue*, 1> had_it;  // stored a message with its deduplication id before
     int32_t routed = 0;
     std::optional<First> first;
   };

@@ -108,6 +108,9 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
                   publish->first_sequence + static_cast<int64_t>(published.size()) - 1, now);
     PublishedMessage duplicate;
     duplicate.duplicate = true;
+    if (Queue* queue = FindQueue(publish->publish.queue)) {
+      queue->counters.duplicates += static_cast<uint64_t>(attempt.known_duplicates);
+    }
     published.insert(published.begin(), attempt.known_duplicates, duplicate);
   }
   AnswerWhenDurable(std::move(publish->done), std::move(published));

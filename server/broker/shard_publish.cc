@@ -87,12 +87,12 @@ void Shard::PlanDedup(const Hash128& dedup, const ParkedPublish* parked, Now now
     }
     const storage::DedupRow* row = recent_ids_.Find(key);
     if (!row) {
-      const auto looked_up = parked ? parked->looked_up.find(key) : decltype(parked->looked_up.find(key))();
-      if (!parked || looked_up == parked->looked_up.end()) {
+      if (!parked || !parked->looked_up.contains(key)) {
         plan->unknown.push_back(key);
         return false;
       }
-      row = looked_up->second ? &*looked_up->second : nullptr;
+      const auto& looked_up = parked->looked_up.at(key);
+      row = looked_up ? &*looked_up : nullptr;
     }
     if (row && row->expire_ms > now.engine_ms) {
       planned->first = PublishPlan::First{row->id};
@@ -101,9 +101,10 @@ void Shard::PlanDedup(const Hash128& dedup, const ParkedPublish* parked, Now now
     plan->planned_ids[key] = {{}, plan->messages.size()};
     return false;
   };
-  planned->stored_in.erase(
-      std::remove_if(planned->stored_in.begin(), planned->stored_in.end(), has_had),
-      planned->stored_in.end());
+  const auto had = std::stable_partition(planned->stored_in.begin(), planned->stored_in.end(),
+                                         [&](Queue* queue) { return !has_had(queue); });
+  planned->had_it.assign(had, planned->stored_in.end());
+  planned->stored_in.erase(had, planned->stored_in.end());
 }
 
 absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, Now now,
@@ -195,6 +196,7 @@ PublishedMessage Shard::ApplyPlanned(PublishPlan& plan, size_t index,
   PublishedMessage published;
   published.routed_queues = planned.routed;
   published.duplicate = planned.routed > 0 && planned.stored_in.empty();
+  for (Queue* queue : planned.had_it) ++queue->counters.duplicates;
   std::optional<MessagePosition> id;
   if (planned.first) {
     id = planned.first->planned == PublishPlan::First::kNotPlanned ? planned.first->id

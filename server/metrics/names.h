@@ -39,6 +39,12 @@ inline constexpr Metric kDiscarded{"sluice_messages_discarded_total",
 inline constexpr Metric kPurged{"sluice_messages_purged_total", "Messages removed by a purge."};
 inline constexpr Metric kDeadLettered{"sluice_messages_dead_lettered_total",
                                       "Messages moved to a dead-letter queue."};
+inline constexpr Metric kExpired{"sluice_messages_expired_total",
+                                "Messages that were not delivered within their time to live."};
+inline constexpr Metric kDropped{"sluice_messages_dropped_total",
+                                 "Messages dropped from the head of a full queue."};
+inline constexpr Metric kDuplicates{"sluice_messages_duplicate_total",
+                                    "Published messages that the queue had already."};
 inline constexpr Metric kLeasesExpired{"sluice_leases_expired_total",
                                        "Leases that ended without being settled in time."};
 inline constexpr Metric kSettleFailures{

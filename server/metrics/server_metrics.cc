@@ -118,6 +118,9 @@ void AppendQueueFamilies(const ShardFigures& figures, std::vector<MetricFamily>*
       {kDiscarded, &QueueFigures::discarded},
       {kPurged, &QueueFigures::purged},
       {kDeadLettered, &QueueFigures::dead_lettered},
+      {kExpired, &QueueFigures::expired},
+      {kDropped, &QueueFigures::dropped},
+      {kDuplicates, &QueueFigures::duplicates},
       {kLeasesExpired, &QueueFigures::leases_expired}};
   for (const auto& [metric, field] : counters) {
     out->push_back(PerQueue(metric, MetricType::Counter, figures,

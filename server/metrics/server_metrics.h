@@ -47,6 +47,9 @@ struct QueueFigures {
   uint64_t discarded = 0;
   uint64_t purged = 0;
   uint64_t dead_lettered = 0;
+  uint64_t expired = 0;
+  uint64_t dropped = 0;
+  uint64_t duplicates = 0;
   uint64_t leases_expired = 0;
 };
 

@@ -88,7 +88,8 @@ def main():
                                  (pathlib.Path(work) / "sluiced.log").read_text())
                     time.sleep(0.05)
             env = {"PATH": f"{bin_dir}:/usr/local/bin:/usr/bin:/bin", "HOME": work, "LANG": "C.UTF-8",
-                   "SLUICE_SERVER": f"127.0.0.1:{port}"}
+                   "SLUICE_SERVER": f"127.0.0.1:{port}",
+                   "SLUICE_METRICS": f"http://127.0.0.1:{http_port}/metrics"}
             for first_line, lines in blocks_of(document):
                 try:
                     result = subprocess.run(["bash", "-c", script_of(first_line, lines)], cwd=work,
