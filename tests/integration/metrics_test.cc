@@ -77,9 +77,11 @@ TEST_F(MetricsTest, GrpcAndCommitFiguresAreThere) {
 }
 
 TEST_F(MetricsTest, HealthAndReadinessFollowTheServer) {
-  const absl::StatusOr<HttpAnswer> health = HttpGet(server_.http_port(), "/healthz");
-  ASSERT_TRUE(health.ok()) << health.status();
-  EXPECT_EQ(health->code, 200);
+  // The pages come up right behind the service, which the fixture waits for.
+  EXPECT_TRUE(WaitUntil([&] {
+    const absl::StatusOr<HttpAnswer> health = HttpGet(server_.http_port(), "/healthz");
+    return health.ok() && health->code == 200;
+  }));
   EXPECT_TRUE(WaitUntil([&] {
     const absl::StatusOr<HttpAnswer> ready = HttpGet(server_.http_port(), "/readyz");
     return ready.ok() && ready->code == 200;
