@@ -1,8 +1,10 @@
-// Random operations on a shard, checked step by step against a naive model (model_state.h).
+// Random operations on a shard, checked step by step: the plain ones against a naive model
+// (model_state.h), all features together against the rules of the contract (model_rules.h).
 //
 // Repeat a run with SLUICE_MODEL_SEED=n (or --seed=n); SLUICE_MODEL_OPS sets its length.
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <string>
 
@@ -11,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "tests/unit/broker/model_driver.h"
+#include "tests/unit/broker/model_features.h"
 
 namespace sluice::broker {
 namespace {
@@ -19,13 +22,14 @@ constexpr uint64_t kOpsPerSeedDefault = 60'000;
 
 uint64_t g_seed = 0;  // of --seed; 0: none
 
-uint64_t Ops() {
-  uint64_t ops = kOpsPerSeedDefault;
+uint64_t OpsOr(uint64_t otherwise) {
+  uint64_t ops = otherwise;
   if (const char* text = std::getenv("SLUICE_MODEL_OPS")) {
-    if (!absl::SimpleAtoi(text, &ops)) ops = kOpsPerSeedDefault;
+    if (!absl::SimpleAtoi(text, &ops)) ops = otherwise;
   }
   return ops;
 }
+uint64_t Ops() { return OpsOr(kOpsPerSeedDefault); }
 
 // A seed asked for replaces all others.
 uint64_t SeedAskedFor() {
@@ -49,6 +53,76 @@ TEST(ShardModelFreshSeedTest, AgreesWithTheNaiveModel) {
   std::printf("model: SLUICE_MODEL_SEED=%llu repeats this run\n",
               static_cast<unsigned long long>(seed));
   ModelDriver(seed).Run(Ops());
+}
+
+// ---- every feature
+
+// Runs are short and many: every one begins with an empty store.
+constexpr uint64_t kFeatureOpsPerRun = 20'000;
+// With the other runs of this program 2 million operations.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kFeatureOpsDefault = 100'000;
+#else
+constexpr uint64_t kFeatureOpsDefault = 1'700'000;
+#endif
+
+struct FeatureTotals {
+  uint64_t runs = 0;
+  uint64_t operations = 0;
+  uint64_t deliveries = 0;
+  uint64_t redeliveries = 0;
+  uint64_t boots = 0;
+  std::map<std::string, uint64_t> seen;
+};
+
+// False: it has failed.
+bool RunFeatures(uint64_t seed, uint64_t ops, FeatureTotals* totals) {
+  FeatureDriver driver(seed);
+  driver.Run(ops);
+  const FeatureModel& model = driver.model();
+  ++totals->runs;
+  totals->operations += driver.ops();
+  totals->deliveries += model.deliveries;
+  totals->redeliveries += model.redeliveries;
+  totals->boots += driver.boots();
+  for (const auto& [what, count] : model.seen) totals->seen[what] += count;
+  return !driver.failed();
+}
+
+void Print(const FeatureTotals& totals) {
+  std::printf("features: %llu runs, %llu operations, %llu deliveries (%llu again), %llu boots\n",
+              static_cast<unsigned long long>(totals.runs),
+              static_cast<unsigned long long>(totals.operations),
+              static_cast<unsigned long long>(totals.deliveries),
+              static_cast<unsigned long long>(totals.redeliveries),
+              static_cast<unsigned long long>(totals.boots));
+  for (const auto& [what, count] : totals.seen) {
+    std::printf("  %s: %llu\n", what.c_str(), static_cast<unsigned long long>(count));
+  }
+}
+
+class FeatureModelTest : public testing::TestWithParam<uint64_t> {};
+
+TEST_P(FeatureModelTest, EveryFeatureKeepsItsRules) {
+  if (SeedAskedFor() != 0) GTEST_SKIP() << "another seed was asked for";
+  FeatureTotals totals;
+  RunFeatures(GetParam(), kFeatureOpsPerRun, &totals);
+}
+INSTANTIATE_TEST_SUITE_P(FixedSeeds, FeatureModelTest, testing::Values(1, 2, 3));
+
+// Fresh seeds until the operations are done; a failure names the seed of its run. A seed that is
+// asked for is run alone.
+TEST(FeatureModelFreshSeedTest, EveryFeatureKeepsItsRules) {
+  FeatureTotals totals;
+  if (const uint64_t seed = SeedAskedFor(); seed != 0) {
+    RunFeatures(seed, OpsOr(kFeatureOpsPerRun), &totals);
+    return Print(totals);
+  }
+  const uint64_t ops = OpsOr(kFeatureOpsDefault);
+  uint64_t seed = 1 + std::random_device()();
+  std::printf("features: seeds from %llu on\n", static_cast<unsigned long long>(seed));
+  while (totals.operations < ops && RunFeatures(seed, kFeatureOpsPerRun, &totals)) ++seed;
+  Print(totals);
 }
 
 }  // namespace

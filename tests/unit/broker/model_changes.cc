@@ -1,0 +1,509 @@
+// What batches may do to messages.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "tests/unit/broker/model_rules.h"
+
+namespace sluice::broker {
+namespace {
+
+bool SameDeaths(const MessageInfo& a, const MessageInfo& b) {
+  static const Deaths kNone;
+  const Deaths& of_a = a.origin ? a.origin->deaths : kNone;
+  const Deaths& of_b = b.origin ? b.origin->deaths : kNone;
+  return of_a == of_b;
+}
+
+}  // namespace
+
+bool FeatureModel::Has(const LedgerMessage& message, std::initializer_list<Why> whys) {
+  for (const auto& intent : message.intents) {
+    if (std::find(whys.begin(), whys.end(), intent->why) != whys.end()) return true;
+  }
+  return false;
+}
+
+// Of the configs that were in force during the turn, one will do.
+bool FeatureModel::Allows(QueueId qid, const std::function<bool(const QueueConfig&)>& rule) const {
+  if (rule(ledger.queues.at(qid).row.config)) return true;
+  const auto recent = recent_configs_.find(qid);
+  return recent != recent_configs_.end() &&
+         std::any_of(recent->second.begin(), recent->second.end(), rule);
+}
+
+void FeatureModel::OnBatch(const storage::Batch& appended) {
+  const LedgerBatch& batch = ledger.Apply(appended);
+  if (!ledger.error.empty()) return Fail(ledger.error);
+  if (batch.lsn != appended_lsn + 1) Fail("lsns do not rise by one");
+  appended_lsn = batch.lsn;
+  for (const auto& [qid, row] : batch.queue_rows_before) NoteConfig(qid, row.config);
+  std::multimap<std::pair<uint64_t, Seq>, LedgerMessage*> copies;
+  const auto key = [](const MessagePosition& id) {
+    return std::pair<uint64_t, Seq>{uint64_t{id.qid} << 8 | id.lane, id.seq};
+  };
+  for (LedgerMessage* added : batch.added) {
+    added->stored_boot = boot;
+    if (added->info.origin) copies.insert({key(added->id), added});
+  }
+  std::set<LedgerMessage*> matched;
+  for (const Change& change : batch.changed) {
+    LedgerMessage* copy = nullptr;
+    if (change.message->state.settled) {
+      const auto range = copies.equal_range(key(change.message->id));
+      for (auto it = range.first; it != range.second; ++it) {
+        // One that was itself moved on in this batch has its copy behind it.
+        const bool later = !change.is_new || it->second->order > change.message->order;
+        if (it->second == change.message || !later || matched.contains(it->second)) continue;
+        copy = it->second;
+        break;
+      }
+    }
+    if (copy) matched.insert(copy);
+    CheckChange(change, copy, batch.time_ms);
+    changed_now_.insert(change.message);
+  }
+  for (LedgerMessage* added : batch.added) {
+    if (!matched.contains(added)) CheckPublished(*added, batch.time_ms);
+  }
+  CheckRoom(batch);
+  for (const LedgerMessage* dropped : std::exchange(dropped_, {})) CheckDroppedFirst(*dropped);
+}
+
+void FeatureModel::CheckChange(const Change& change, LedgerMessage* copy, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  if (message.state.settled) {
+    CheckSettled(change, copy, time_ms);
+    EndLease(message);
+    message.removed_boot = boot;
+    message.removed_ms = time_ms;
+    return;
+  }
+  CheckRow(change, time_ms);
+  if (message.state.row.lease_until_ms == 0) EndLease(message);
+}
+
+// ---- settled
+
+void FeatureModel::CheckSettled(const Change& change, LedgerMessage* copy, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  const bool live = message.leased && message.until_ms > time_ms;
+  const bool asked = !message.intents.empty();
+  message.state.unsure = asked;
+  if (!copy) return CheckGone(change, time_ms);
+  message.state.removed = true;
+  if (copy->body != message.body || copy->bytes != message.bytes ||
+      copy->info.group_hash != message.info.group_hash || copy->id != message.id) {
+    Fail(message, "its copy differs");
+  }
+  if (copy->priority != message.priority) Fail(message, "its copy has another priority");
+  if (live && !asked) Fail(message, "moved while it was leased");
+  if (copy->queue == message.queue) {
+    if (!SameDeaths(copy->info, message.info)) Fail(message, "deaths changed");
+    if (message.at.lane == kDelayedLane && !Has(message, {Why::kReschedule})) {
+      return CheckJoin(message, *copy, time_ms);
+    }
+    return CheckReschedule(message, *copy, time_ms);
+  }
+  if (Has(message, {Why::kMove}) && SameDeaths(copy->info, message.info)) {
+    return CheckMoved(message, *copy);
+  }
+  CheckDeadLetter(change, *copy, time_ms);
+}
+
+void FeatureModel::CheckJoin(const LedgerMessage& message, const LedgerMessage& copy,
+                             int64_t time_ms) {
+  ++seen["joined"];
+  if (message.info.due_ms > time_ms) Fail(message, "joined before it was due");
+  if (copy.at.lane == kDelayedLane) Fail(message, "delayed again");
+  if (copy.info.expire_ms != message.info.expire_ms) Fail(message, "expiry changed by joining");
+}
+
+void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy,
+                                   int64_t time_ms) {
+  ++seen["rescheduled"];
+  bool found = false;
+  for (const auto& intent : message.intents) {
+    if (intent->why != Why::kReschedule) continue;
+    const int64_t due_ms = intent->delay_ms > 0 ? time_ms + intent->delay_ms
+                                                : intent->deliver_at_ms;
+    found |= copy.info.due_ms == (due_ms > time_ms ? due_ms : 0);
+  }
+  // Its time may also have come meanwhile.
+  found |= message.at.lane == kDelayedLane && message.info.due_ms <= time_ms &&
+           copy.info.due_ms == 0;
+  if (!found) Fail(message, absl::StrCat("stored again, due at ", copy.info.due_ms));
+}
+
+void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+  ++seen["moved"];
+  bool found = false;
+  for (const auto& intent : message.intents) {
+    if (intent->why != Why::kMove) continue;
+    std::string to = intent->to_queue;
+    if (to.empty() && message.info.origin && !message.info.origin->deaths.empty()) {
+      to = message.info.origin->deaths.front().queue;
+    }
+    found |= copy.queue->name() == to;
+  }
+  if (!found) Fail(message, "moved to another queue than asked for");
+  if (copy.info.expire_ms != 0) Fail(message, "moved with its expiry");
+}
+
+void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& copy,
+                                   int64_t time_ms) {
+  const LedgerMessage& message = *change.message;
+  if (!Allows(message.at.qid, [&](const QueueConfig& config) {
+        return config.dead_letter_queue == copy.queue->name();
+      })) {
+    return Fail(message, absl::StrCat("moved to ", copy.queue->name(),
+                                      ", which is not its dead-letter queue"));
+  }
+  if (copy.info.expire_ms != 0 || copy.info.due_ms != 0) Fail(message, "dead, but has a time");
+  if (!copy.info.origin || copy.info.origin->deaths.empty()) return Fail(message, "no death");
+  const Death& death = copy.info.origin->deaths.front();
+  Deaths expected = message.info.origin ? message.info.origin->deaths : Deaths();
+  Death added;
+  added.queue = message.queue->name();
+  added.reason = death.reason;
+  added.attempts = change.before.has_row ? change.before.row.attempt - 1 : 0;
+  if (!change.before.has_row && message.state.has_row) added.attempts = death.attempts;
+  added.first_ms = added.last_ms = time_ms;
+  added.detail = death.detail;
+  AddDeath(added, expected);
+  if (!(expected == copy.info.origin->deaths)) {
+    Fail(message, absl::StrCat("its deaths are wrong: attempts ", death.attempts, " instead of ",
+                               added.attempts));
+  }
+  if (change.before.has_row && change.before.row.death != DeathReason::kUnspecified) {
+    if (death.reason != change.before.row.death) Fail(message, "died of another reason");
+    if (death.detail != change.before.row.detail) {
+      Fail(message, "its death tells another detail");
+    }
+  } else {
+    CheckDeath(change, death.reason, time_ms);
+  }
+  static const char* const kNames[] = {"", "died: attempts", "died: rejected", "died: expired",
+                                       "died: overflow"};
+  ++seen[kNames[static_cast<int>(death.reason)]];
+}
+
+// Without a copy: acked, discarded, purged, deleted, or dead where nobody wants it.
+void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  if (Has(message, {Why::kAck, Why::kDiscard})) {
+    message.state.unsure = message.intents.size() > 1 || !message.intents.front()->certain;
+    return;
+  }
+  message.state.removed = true;
+  if (Has(message, {Why::kPurge, Why::kDelete})) return;
+  const bool unwanted = Allows(message.at.qid, [](const QueueConfig& config) {
+    return config.dead_letter_queue.empty();
+  });
+  if (!unwanted) return Fail(message, "gone instead of to its dead-letter queue");
+  if (Has(message, {Why::kDeadLetter})) return;
+  if (change.before.has_row && change.before.row.death != DeathReason::kUnspecified) return;
+  const int64_t expire_ms = message.info.expire_ms;
+  if (expire_ms != 0 && expire_ms <= time_ms) {
+    CheckDeath(change, DeathReason::kExpired, time_ms);
+    ++seen["expired away"];
+    return;
+  }
+  if (MayHaveFailed(change, time_ms) &&
+      Allows(message.at.qid, [&](const QueueConfig& config) {
+        return config.retry.max_attempts > 0 &&
+               change.before.row.attempt >= config.retry.max_attempts;
+      })) {
+    ++seen["exhausted away"];
+    return;
+  }
+  if (Allows(message.at.qid, [](const QueueConfig& config) {
+        return config.overflow == Overflow::kDropHead;
+      })) {
+    ++seen["dropped away"];
+    return CheckDropped(message);
+  }
+  Fail(message, "gone without a reason");
+}
+
+bool FeatureModel::CheckDeath(const Change& change, DeathReason reason, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  const auto fails = [&](const char* what) {
+    Fail(message, what);
+    return false;
+  };
+  const bool live = message.leased && message.until_ms > time_ms && message.intents.empty();
+  switch (reason) {
+    case DeathReason::kExpired:
+      if (message.info.expire_ms == 0 || message.info.expire_ms > time_ms) {
+        return fails("expired before its time");
+      }
+      if (live) return fails("expired while it was leased");
+      return true;
+    case DeathReason::kRejected:
+      return Has(message, {Why::kDeadLetter}) || fails("rejected by nobody");
+    case DeathReason::kAttempts:
+      if (!MayHaveFailed(change, time_ms)) return fails("out of attempts, but did not fail");
+      return Allows(message.at.qid,
+                    [&](const QueueConfig& config) {
+                      return config.retry.max_attempts > 0 &&
+                             change.before.row.attempt >= config.retry.max_attempts;
+                    }) ||
+             fails("died before its attempts were used up");
+    case DeathReason::kOverflow:
+      if (live) return fails("dropped while it was leased");
+      CheckDropped(message);
+      return true;
+    case DeathReason::kUnspecified: break;
+  }
+  return fails("died for no reason");
+}
+
+// The oldest that nobody holds, of the lowest priority.
+void FeatureModel::CheckDropped(LedgerMessage& message) {
+  if (!Allows(message.at.qid, [](const QueueConfig& config) {
+        return config.overflow == Overflow::kDropHead &&
+               (config.max_length > 0 || config.max_bytes > 0);
+      })) {
+    return Fail(message, "dropped by a queue that does not drop");
+  }
+  dropped_.push_back(&message);
+}
+
+void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
+  if (!known_) return;
+  const LedgerQueue& queue = *message.queue;
+  // An older one may have found no room in its dead-letter queue where a smaller one does.
+  const LedgerQueue* dead = ledger.Find(queue.row.config.dead_letter_queue);
+  if (dead && (dead->row.config.max_bytes > 0 || dead->row.config.max_length > 0)) return;
+  for (Lane lane = message.at.lane; lane < kImmediateLanes; ++lane) {
+    for (const auto& [seq, other] : queue.lanes[lane].unsettled) {
+      if (lane == message.at.lane && seq >= message.at.seq) break;
+      const Lsn since = std::max(other->stored_lsn, other->state.row_lsn);
+      if (other->leased || other->Dying() || !other->intents.empty() || other->taken_back ||
+          changed_now_.contains(other) || since > read_through_lsn_) {
+        continue;
+      }
+      // Unless it turns out to have been in somebody's hands.
+      passed_over_[other] = now_ms;
+      return;
+    }
+  }
+}
+
+// ---- not settled
+
+// A hand-out that no consumer has seen yet, or ever will.
+bool FeatureModel::MayBeHeldUnseen(const LedgerMessage& message,
+                                   const LedgerMessage::State& state) const {
+  if (!state.has_row) return !message.ShownNow(boot) || message.taken_back;
+  const Receipt of_row{message.at, state.row.boot, state.row.delivery_count};
+  if (message.taken_back) return true;  // the numbers of what nobody saw are used again
+  return state.row.boot == boot && !(message.last && *message.last == of_row);
+}
+
+bool FeatureModel::MayHaveFailed(const Change& change, int64_t time_ms) const {
+  const LedgerMessage& message = *change.message;
+  if (message.leased && message.until_ms <= time_ms) return true;
+  if (message.ran_out_while_down) return true;
+  for (const auto& intent : message.intents) {
+    const bool fails = intent->why == Why::kRetry || intent->why == Why::kDelay ||
+                       intent->why == Why::kClosed || intent->why == Why::kDeadLetter;
+    if (fails && (intent->was_leased || !intent->certain)) return true;
+  }
+  return MayBeHeldUnseen(message, change.before);
+}
+
+void FeatureModel::CheckRow(const Change& change, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  const storage::HistoryRow& row = message.state.row;
+  const storage::HistoryRow& before = change.before.row;
+  regranted_.insert(message.at.qid);
+  const int32_t failures = row.attempt - (change.before.has_row ? before.attempt : 1);
+  if (change.before.has_row && before.death != DeathReason::kUnspecified) {
+    // Only its detail may still change.
+    if (row.death != before.death || failures != 0) Fail(message, "changed after its death");
+    return;
+  }
+  if (row.group_hash != message.info.group_hash &&
+      (row.boot == boot || row.group_hash != 0)) {
+    Fail(message, "its row has another group");
+  }
+  if (row.lease_until_ms > 0) {
+    if (failures != 0) Fail(message, "failed by the saving of its lease");
+    return;
+  }
+  if (failures < 0 || failures > change.row_puts) {
+    return Fail(message, absl::StrCat("attempt ", row.attempt, " follows ", before.attempt));
+  }
+  if (failures > 0 && !MayHaveFailed(change, time_ms)) {
+    Fail(message, "an attempt is counted that did not fail");
+  }
+  if (row.death != DeathReason::kUnspecified) {
+    CheckDeath(change, row.death, time_ms);
+    ++seen["dying"];
+    return;
+  }
+  const uint32_t count = change.before.has_row      ? before.delivery_count
+                         : message.ShownNow(boot)   ? message.last->delivery_count
+                         : row.boot == boot         ? 0
+                                                    : row.delivery_count;
+  if (row.delivery_count == count + 1 && change.before.has_row) {
+    return CheckRegranted(change, time_ms);
+  }
+  if (row.delivery_count > count + 1) return Fail(message, "delivery count skips");
+  if (row.delivery_count < count && !Has(message, {Why::kUnwritten, Why::kClosed}) &&
+      !message.taken_back && !MayBeHeldUnseen(message, change.before)) {
+    return Fail(message, "delivery count goes back");
+  }
+  CheckReturned(change, time_ms);
+}
+
+void FeatureModel::CheckReturned(const Change& change, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  const bool live = message.leased && message.until_ms > time_ms;
+  if (live && message.intents.empty()) return Fail(message, "its lease was ended by nobody");
+  const int64_t expire_ms = message.info.expire_ms;
+  if (expire_ms != 0 && expire_ms <= time_ms && change.row_puts == 1 &&
+      !Has(message, {Why::kDelay, Why::kReschedule})) {
+    // Was a fresh hand-out that is told apart by its history.
+    if (message.leased) Fail(message, "returned though it has expired");
+  }
+  CheckRetryTime(change, time_ms);
+}
+
+void FeatureModel::CheckRetryTime(const Change& change, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  const storage::HistoryRow& row = message.state.row;
+  if (change.row_puts != 1 || message.intents.size() > 1) return;
+  const int32_t attempt = change.before.has_row ? change.before.row.attempt : 1;
+  const bool ran_out = message.leased && message.until_ms <= time_ms;
+  if (message.intents.empty() || ran_out) {
+    if (row.not_before_ms != 0 && message.intents.empty()) Fail(message, "waits for no reason");
+    if (ran_out && message.intents.empty() && row.attempt != attempt + 1) {
+      Fail(message, "its lease ran out, which is not counted");
+    }
+    return;
+  }
+  const Intent& intent = *message.intents.front();
+  // Without a live lease a nack asks for nothing, or for a delay; what the turn did is a hand-out.
+  if (!intent.certain || (!intent.was_leased && intent.why != Why::kDelay)) return;
+  int64_t expected_ms = 0;
+  switch (intent.why) {
+    case Why::kRetry:
+      if (!Allows(message.at.qid, [&](const QueueConfig& config) {
+            return row.not_before_ms == time_ms + BackoffMs(config.retry, attempt);
+          })) {
+        Fail(message, absl::StrCat("its backoff is ", row.not_before_ms - time_ms));
+      }
+      if (row.attempt != attempt + 1) Fail(message, "its retry is not counted");
+      return;
+    case Why::kDelay:
+      expected_ms = intent.delay_ms > 0 ? time_ms + intent.delay_ms : 0;
+      if (row.attempt != attempt + (intent.was_leased ? 1 : 0)) {
+        Fail(message, "its delayed retry is counted wrongly");
+      }
+      break;
+    case Why::kRelease:
+    case Why::kUnwritten:
+      if (row.attempt != attempt) Fail(message, "a release counts as a failure");
+      break;
+    case Why::kClosed:
+      if (row.attempt != attempt + 1) Fail(message, "the broken stream is not counted");
+      break;
+    default: return;
+  }
+  if (row.not_before_ms != expected_ms) Fail(message, "waits for another time");
+}
+
+// Its hand-out is in the batch before anybody sees it.
+void FeatureModel::CheckRegranted(const Change& change, int64_t time_ms) {
+  LedgerMessage& message = *change.message;
+  if (change.row_puts > 1) return;
+  const storage::HistoryRow& before = change.before.row;
+  if (message.state.row.boot != boot) return Fail(message, "granted by another boot");
+  if (message.leased) Fail(message, "granted again while it is leased");
+  if (before.not_before_ms > time_ms) Fail(message, "granted before its retry time");
+  if (message.info.expire_ms != 0 && message.info.expire_ms <= time_ms) {
+    Fail(message, "granted though it has expired");
+  }
+  const LedgerQueue& queue = *message.queue;
+  if (queue.row.paused && queue.paused_ms < time_ms) Fail(message, "granted while paused");
+  CheckGroup(message, /*fresh=*/false);
+}
+
+// ---- stored
+
+void FeatureModel::CheckPublished(LedgerMessage& message, int64_t time_ms) {
+  const auto it = planned_.find(message.body);
+  if (it == planned_.end()) return Fail(message, "stored, but nobody published it");
+  PlannedPublish& publish = *it->second.first;
+  PlannedMessage& planned = publish.messages[it->second.second];
+  const LedgerQueue& queue = *message.queue;
+  if (publish.refused) Fail(message, "stored though it was refused");
+  if (publish.answered) Fail(message, "stored after its publish was answered");
+  if (!publish.queues.contains(queue.name())) Fail(message, "stored in a queue it was not sent to");
+  if (!planned.stored_in.insert(queue.qid).second) Fail(message, "stored twice");
+  if (publish.stored_lsn == 0) publish.stored_lsn = appended_lsn;
+  if (publish.stored_lsn != appended_lsn) Fail(message, "its publish was split over two batches");
+  if (!planned.id) planned.id = message.id;
+  if (*planned.id != message.id) Fail(message, "has two ids");
+  if (message.info.publish_ms != time_ms) Fail(message, "its publish time is not its turn's");
+  if (message.priority != planned.priority) Fail(message, "stored with another priority");
+  if (message.info.group_hash != planned.group_hash) Fail(message, "stored with another group");
+  int64_t due_ms = planned.delay_ms > 0 ? time_ms + planned.delay_ms : planned.deliver_at_ms;
+  if (due_ms <= time_ms) due_ms = 0;
+  if (message.info.due_ms != due_ms || (message.at.lane == kDelayedLane) != (due_ms != 0)) {
+    Fail(message, absl::StrCat("is due at ", message.info.due_ms, " instead of ", due_ms));
+  }
+  if (!Allows(queue.qid, [&](const QueueConfig& config) {
+        int64_t ttl_ms = config.ttl_ms;
+        if (planned.ttl_ms > 0 && (ttl_ms == 0 || planned.ttl_ms < ttl_ms)) ttl_ms = planned.ttl_ms;
+        const int64_t expire_ms = ttl_ms > 0 ? std::max(due_ms, time_ms) + ttl_ms : 0;
+        return message.info.expire_ms == expire_ms;
+      })) {
+    Fail(message, absl::StrCat("expires at ", message.info.expire_ms));
+  }
+  ++seen["stored"];
+  if (planned.dedup) CheckDedup(message, planned, time_ms);
+}
+
+void FeatureModel::CheckDedup(const LedgerMessage& message, const PlannedMessage& planned,
+                              int64_t time_ms) {
+  const QueueConfig& config = message.queue->row.config;
+  if (config.dedup_window_ms == 0 || recent_configs_.contains(message.at.qid)) return;
+  Hash128 at = *planned.dedup;
+  at[0] ^= static_cast<uint8_t>(message.at.qid);
+  const auto first = first_ids_.find(at);
+  if (first != first_ids_.end() && first->second.second > time_ms) {
+    const LedgerMessage* other = ledger.At(first->second.first);
+    // After a crash another message may have its place.
+    const auto its_plan = other ? planned_.find(other->body) : planned_.end();
+    if (its_plan != planned_.end() && other != &message &&
+        its_plan->second.first->messages[its_plan->second.second].dedup == planned.dedup) {
+      Fail(message, "a second message of its deduplication id");
+    }
+  }
+  const storage::DedupRow* row = ledger.Dedup(message.at.qid, *planned.dedup);
+  if (!row || row->id != message.id || row->expire_ms != time_ms + config.dedup_window_ms) {
+    Fail(message, "its deduplication id is not remembered");
+  }
+  first_ids_[at] = {message.at, time_ms + config.dedup_window_ms};
+}
+
+void FeatureModel::CheckRoom(const LedgerBatch& batch) {
+  for (const auto& [qid, before] : batch.sizes_before) {
+    const LedgerQueue& queue = ledger.queues.at(qid);
+    if (!queue.exists) continue;
+    const bool fits = Allows(qid, [&](const QueueConfig& config) {
+      return (config.max_length == 0 ||
+              queue.messages <= std::max(before.first, config.max_length)) &&
+             (config.max_bytes == 0 || queue.bytes_near ||
+              queue.bytes <= std::max(before.second, config.max_bytes));
+    });
+    if (fits) continue;
+    Fail(absl::StrCat("queue ", queue.name(), " holds ", queue.messages, " messages of ",
+                      queue.bytes, " bytes, more than it may"));
+  }
+}
+
+}  // namespace sluice::broker

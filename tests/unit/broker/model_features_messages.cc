@@ -1,0 +1,389 @@
+// Publishing, settling, transactions, and the editing of messages.
+#include <algorithm>
+#include <iterator>
+
+#include "absl/strings/str_cat.h"
+#include "server/model/server_fields.h"
+#include "tests/unit/broker/model_features.h"
+
+namespace sluice::broker {
+namespace {
+
+// A queue deeper than this is published to more rarely, so that runs stay quick.
+constexpr int64_t kDepthWanted = 60;
+constexpr uint64_t kGroups = 6;
+constexpr uint64_t kDedupIds = 40;
+
+Why WhyOf(SettleAction action) {
+  switch (action) {
+    case SettleAction::kAck: return Why::kAck;
+    case SettleAction::kRetry: return Why::kRetry;
+    case SettleAction::kDelay: return Why::kDelay;
+    case SettleAction::kDeadLetter: return Why::kDeadLetter;
+    case SettleAction::kDiscard: return Why::kDiscard;
+    case SettleAction::kRelease: return Why::kRelease;
+  }
+  return Why::kAck;
+}
+
+}  // namespace
+
+// ---- publishing
+
+NewMessage FeatureDriver::MakeMessage(PlannedMessage* planned) {
+  planned->body = next_body_++;
+  planned->bytes = static_cast<uint32_t>(sizeof(planned->body) + kServerFieldsBytes +
+                                         Below(Chance(5) ? 9000 : 200));
+  planned->priority = Chance(60) ? kPriorityDefault : static_cast<int>(Below(10));
+  NewMessage message;
+  message.payload = Payload::Allocate(planned->bytes);
+  std::fill_n(message.payload.mutable_data(), planned->bytes, 'x');
+  std::copy_n(reinterpret_cast<const char*>(&planned->body), sizeof(planned->body),
+              message.payload.mutable_data());
+  message.priority = planned->priority;
+  if (Chance(50)) return message;
+  message.options = std::make_unique<MessageOptions>();
+  MessageOptions& options = *message.options;
+  if (Chance(50)) options.group_hash = planned->group_hash = 1 + Below(kGroups);
+  if (Chance(25)) {
+    options.delay_ms = planned->delay_ms = OneOf<int64_t>({1, 2, 30, 500});
+  } else if (Chance(15)) {
+    options.deliver_at_ms = planned->deliver_at_ms =
+        model_.now_ms + OneOf<int64_t>({-5, 0, 1, 3, 200});
+  }
+  if (Chance(25)) options.ttl_ms = planned->ttl_ms = OneOf<int64_t>({1, 5, 60, 800});
+  if (Chance(30)) {
+    planned->dedup = Hash128{};
+    (*planned->dedup)[1] = static_cast<uint8_t>(1 + Below(kDedupIds));
+    options.dedup = planned->dedup;
+  }
+  return message;
+}
+
+Publish FeatureDriver::MakePublish(std::shared_ptr<PlannedPublish>* planned) {
+  Publish publish;
+  publish.queue = SomeName();
+  const uint64_t count = Chance(85) ? 1 + Below(4) : 1 + Below(20);
+  std::vector<PlannedMessage> messages(count);
+  for (PlannedMessage& message : messages) publish.messages.push_back(MakeMessage(&message));
+  if (Chance(25)) publish.wait_when_full_ms = OneOf<int64_t>({1, 20, 300});
+  *planned = model_.Plan({publish.queue}, std::move(messages));
+  return publish;
+}
+
+void FeatureDriver::DoPublish() {
+  PublishCommand command;
+  std::shared_ptr<PlannedPublish> planned;
+  command.publish = MakePublish(&planned);
+  const LedgerQueue* queue = model_.ledger.Find(command.publish.queue);
+  if (queue && queue->messages > kDepthWanted && Chance(90)) return;
+  command.done = [this, planned, call = NewCall(/*may_wait=*/true)](auto result) {
+    Answered(call);
+    model_.Answered(*planned, result);
+    if (result.ok()) return;
+    const ErrorReason reason = ReasonOf(result.status());
+    Check(reason == ErrorReason::kQueueFull || reason == ErrorReason::kQueueNotFound ||
+              reason == ErrorReason::kQueueDeleted,
+          absl::StrCat("publish refused: ", result.status().ToString()));
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// ---- settling
+
+Receipt FeatureDriver::SomeReceipt(const LedgerQueue& queue) {
+  if (!sinks_.empty() && Chance(70)) {
+    const FeatureConsumer& consumer = sinks_[Below(sinks_.size())]->consumer;
+    if (consumer.qid == queue.qid && !consumer.shown.empty()) {
+      const size_t back = Below(std::min<size_t>(consumer.shown.size(), 6));
+      return consumer.shown[consumer.shown.size() - 1 - back];
+    }
+  }
+  for (int i = 0; i < 8 && !receipts_.empty(); ++i) {
+    const Receipt& receipt = receipts_[receipts_.size() - 1 - Below(std::min<size_t>(
+                                                                  receipts_.size(), 60))];
+    if (receipt.position.qid == queue.qid) return receipt;
+  }
+  if (!receipts_.empty() && Chance(50)) return receipts_[Below(receipts_.size())];
+  // Of no message that there has ever been: the text of a receipt cannot be made up.
+  const bool no_lane = Chance(50);
+  return {{0, queue.qid, static_cast<Lane>(no_lane ? kLanes + Below(3) : Below(kLanes)),
+           no_lane ? 1 : OneOf<Seq>({0, 1'000'000'000})},
+          1,
+          1};
+}
+
+SettleItem FeatureDriver::SomeItem(const LedgerQueue& queue) {
+  SettleItem item;
+  item.receipt = SomeReceipt(queue);
+  const uint64_t dice = Below(100);
+  item.action = dice < 45   ? SettleAction::kAck
+                : dice < 60 ? SettleAction::kRetry
+                : dice < 70 ? SettleAction::kDelay
+                : dice < 80 ? SettleAction::kDeadLetter
+                : dice < 85 ? SettleAction::kDiscard
+                            : SettleAction::kRelease;
+  if (item.action == SettleAction::kDelay) item.delay_ms = OneOf<int64_t>({0, 1, 40, 700});
+  if (item.action != SettleAction::kAck && Chance(30)) {
+    item.reason = absl::StrCat("reason ", Below(5));
+  }
+  return item;
+}
+
+FeatureDriver::Judged FeatureDriver::AskSettle(const LedgerQueue& queue, const SettleItem& item) {
+  Judged judged{model_.Judge(queue, item.receipt), item.receipt.position, item.action, nullptr};
+  LedgerMessage* message = model_.ledger.At(judged.at);
+  const bool void_receipt =
+      judged.honour == Honour::kInvalid || judged.honour == Honour::kExpired;
+  if (void_receipt || !message || message->state.settled) return judged;
+  // What is dying stays so, but for an ack.
+  const bool certain = judged.honour == Honour::kOk && !message->Dying() &&
+                       !(message->leased && message->until_ms <= model_.now_ms);
+  judged.intent = model_.Ask(*message, {.why = WhyOf(item.action),
+                                        .certain = certain,
+                                        .delay_ms = item.delay_ms,
+                                        .detail = item.reason});
+  return judged;
+}
+
+void FeatureDriver::CheckSettleResult(const Judged& judged, ErrorReason reason) {
+  const LedgerMessage* message = model_.ledger.At(judged.at);
+  const bool ok = reason == ErrorReason::kUnspecified;
+  const bool right = judged.honour == Honour::kOk        ? ok
+                     : judged.honour == Honour::kExpired ? reason == ErrorReason::kLeaseExpired
+                     : judged.honour == Honour::kInvalid ? reason == ErrorReason::kReceiptInvalid
+                     : ok || reason == ErrorReason::kLeaseExpired ||
+                           (!judged.intent && reason == ErrorReason::kReceiptInvalid);
+  if (!right) {
+    const std::string what =
+        absl::StrCat("a receipt was judged ", std::string(ErrorReasonName(reason)),
+                     " instead of ", static_cast<int>(judged.honour));
+    if (message) return model_.Fail(*message, what);
+    return Fail(what);
+  }
+  const bool settles =
+      judged.action == SettleAction::kAck || judged.action == SettleAction::kDiscard;
+  if (ok && settles && message && message->queue->exists &&
+      !model_.IsSettledBy(*message, model_.durable_lsn)) {
+    model_.Fail(*message, "acked, but that is not durable");
+  }
+}
+
+void FeatureDriver::Settle(const LedgerQueue& queue, std::vector<SettleItem> items) {
+  SettleCommand command;
+  command.queue = queue.name();
+  std::vector<Judged> judged;
+  for (const SettleItem& item : items) judged.push_back(AskSettle(queue, item));
+  command.items = std::move(items);
+  command.done = [this, judged = std::move(judged), call = NewCall()](auto result) {
+    Answered(call);
+    if (!result.ok()) return Fail("settle refused");
+    std::map<int32_t, ErrorReason> failures;
+    for (const SettleFailure& failure : result->failures) {
+      failures[failure.index] = ReasonOf(failure.status);
+    }
+    Check(result->settled == static_cast<int32_t>(judged.size() - failures.size()),
+          "settled is not the number of items that did not fail");
+    for (size_t i = 0; i < judged.size(); ++i) {
+      const auto it = failures.find(static_cast<int32_t>(i));
+      CheckSettleResult(judged[i], it == failures.end() ? ErrorReason::kUnspecified : it->second);
+    }
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoSettle() {
+  const LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue) return;
+  std::vector<SettleItem> items;
+  const size_t count = 1 + Below(Chance(80) ? 4 : 20);
+  for (size_t i = 0; i < count; ++i) items.push_back(SomeItem(*queue));
+  Settle(*queue, std::move(items));
+}
+
+void FeatureDriver::DoExtend() {
+  LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue) return;
+  ExtendLeaseCommand command;
+  command.queue = queue->name();
+  const Receipt receipt = SomeReceipt(*queue);
+  command.receipts = {receipt};
+  command.lease_ms = OneOf<int64_t>({1, 200, 4000});
+  const int64_t until_ms = model_.now_ms + command.lease_ms;
+  LedgerMessage* message = model_.ledger.At(receipt.position);
+  const bool live = message && message->at.qid == queue->qid && message->leased &&
+                    message->until_ms > model_.now_ms && *message->last == receipt;
+  // A lease that has run out and whose end this turn has still to do is still there.
+  const bool ending = message && message->leased && !live;
+  const bool exact =
+      model_.Exact() &&
+      (!message || (message->intents.empty() && !message->taken_back && !ending));
+  command.done = [&](auto result) {
+    if (!result.ok()) return Fail("extend refused");
+    const bool extended = result->failures.empty();
+    if (exact) Check(extended == live, "extended wrongly");
+    Check(result->lease_expires_at_ms == until_ms, "wrong end of an extension");
+    if (!extended || !message) return;
+    if (message->leased && *message->last == receipt) model_.Extend(*message, until_ms);
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// ---- transactions
+
+void FeatureDriver::DoTransact() {
+  TransactCommand command;
+  auto judged = std::make_shared<std::vector<Judged>>();
+  auto planned = std::make_shared<std::vector<std::shared_ptr<PlannedPublish>>>();
+  for (uint64_t i = Below(3); i > 0; --i) {
+    const LedgerQueue* queue = model_.ledger.Find(SomeName());
+    if (!queue) continue;
+    const bool ack = Chance(60);
+    TransactCommand::Settle settle;
+    settle.queue = queue->name();
+    SettleItem item = SomeItem(*queue);
+    if (ack) {
+      item.action = SettleAction::kAck;
+    } else if (item.action == SettleAction::kAck) {
+      item.action = SettleAction::kRetry;
+    }
+    judged->push_back(AskSettle(*queue, item));
+    // It is not sure to be done, and may have to wait for reads.
+    LedgerMessage* message = model_.ledger.At(item.receipt.position);
+    auto& intent = judged->back().intent;
+    if (!intent && message) intent = model_.Ask(*message, {.why = WhyOf(item.action)});
+    if (intent) {
+      intent->certain = false;
+      intent->lasting = true;
+    }
+    settle.items.push_back(std::move(item));
+    (ack ? command.acks : command.nacks).push_back(std::move(settle));
+  }
+  for (uint64_t i = Below(3); i > 0; --i) {
+    std::shared_ptr<PlannedPublish> publish;
+    command.publishes.push_back(MakePublish(&publish));
+    planned->push_back(std::move(publish));
+  }
+  command.done = [this, judged, planned, call = NewCall(/*may_wait=*/true)](auto result) {
+    Answered(call);
+    ++model_.seen[result.ok() ? "transactions" : "transactions refused"];
+    for (const Judged& settle : *judged) {
+      if (settle.intent) settle.intent->over = true;
+      const LedgerMessage* message = model_.ledger.At(settle.at);
+      if (!result.ok() || settle.action != SettleAction::kAck || !message) continue;
+      if (message->queue->exists && !model_.IsSettledBy(*message, model_.durable_lsn)) {
+        model_.Fail(*message, "acked in a transaction, but that is not durable");
+      }
+    }
+    if (result.ok() && result->size() != planned->size()) return Fail("not all were answered");
+    Lsn lsn = 0;
+    for (size_t i = 0; i < planned->size(); ++i) {
+      PlannedPublish& publish = *(*planned)[i];
+      if (result.ok()) {
+        model_.Answered(publish, (*result)[i]);
+      } else {
+        model_.Answered(publish, result.status());
+      }
+      if (publish.stored_lsn != 0 && lsn != 0) {
+        Check(lsn == publish.stored_lsn, "a split transaction");
+      }
+      lsn = std::max(lsn, publish.stored_lsn);
+    }
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// ---- looking and editing
+
+LedgerMessage* FeatureDriver::SomeMessage(LedgerQueue& queue) {
+  LedgerLane& lane = queue.lanes[Chance(40) ? kDelayedLane : Below(kLanes)];
+  if (lane.unsettled.empty()) return nullptr;
+  auto it = lane.unsettled.lower_bound(lane.unsettled.begin()->first + Below(20));
+  return it == lane.unsettled.end() ? lane.unsettled.begin()->second : it->second;
+}
+
+void FeatureDriver::DoEdit() {
+  LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue) return;
+  EditMessagesCommand command;
+  command.queue = queue->name();
+  const uint64_t dice = Below(3);
+  command.action = dice == 0   ? EditMessagesCommand::Action::kDelete
+                   : dice == 1 ? EditMessagesCommand::Action::kReschedule
+                               : EditMessagesCommand::Action::kMove;
+  command.include_leased = Chance(30);
+  if (dice == 1) {
+    if (Chance(50)) command.delay_ms = OneOf<int64_t>({1, 40, 900});
+    else command.deliver_at_ms = model_.now_ms + OneOf<int64_t>({-10, 1, 100});
+  }
+  if (dice == 2 && Chance(60)) command.to_queue = SomeName();
+  if (!command.to_queue.empty() && !model_.ledger.Find(command.to_queue)) return;
+  auto intents = std::make_shared<std::vector<std::shared_ptr<Intent>>>();
+  for (uint64_t i = 1 + Below(4); i > 0; --i) {
+    LedgerMessage* message = SomeMessage(*queue);
+    if (!message) continue;
+    command.positions.push_back(message->at);
+    intents->push_back(model_.Ask(
+        *message, {.why = dice == 0   ? Why::kDelete
+                          : dice == 1 ? Why::kReschedule
+                                      : Why::kMove,
+                   .certain = false, .lasting = true, .delay_ms = command.delay_ms,
+                   .deliver_at_ms = command.deliver_at_ms, .to_queue = command.to_queue}));
+  }
+  command.done = [this, intents, call = NewCall(/*may_wait=*/true)](auto result) {
+    Answered(call);
+    for (const auto& intent : *intents) intent->over = true;
+    if (!result.ok()) {
+      return Check(ReasonOf(result.status()) == ErrorReason::kQueueNotFound, "edit refused");
+    }
+    Check(*result <= static_cast<int64_t>(intents->size()), "edited more than was asked for");
+    model_.seen["edited"] += static_cast<uint64_t>(*result);
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// At any time: whatever it shows, it changes nothing (the batches tell).
+void FeatureDriver::DoList() {
+  ListMessagesCommand command;
+  command.queue = SomeName();
+  command.cursor = {static_cast<Lane>(Below(kLanes)), Below(50)};
+  command.scan_max = OneOf({1, 10, 1000});
+  command.done = [this, cursor = command.cursor, call = NewCall(/*may_wait=*/true)](auto result) {
+    Answered(call);
+    if (!result.ok()) return;
+    std::pair<Lane, Seq> after{cursor.lane, cursor.seq};
+    for (const ListedMessage& listed : result->messages) {
+      const std::pair<Lane, Seq> at{listed.position.lane, listed.position.seq};
+      const LedgerMessage* message = model_.ledger.At(listed.position);
+      Check(at >= after, "listed out of order");
+      after = {at.first, at.second + 1};
+      Check(message && message->stored_lsn <= model_.durable_lsn, "listed before it was durable");
+    }
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoGetMessage() {
+  LedgerQueue* queue = model_.ledger.Find(SomeName());
+  LedgerMessage* message = queue ? SomeMessage(*queue) : nullptr;
+  if (!message) return;
+  GetMessageCommand command;
+  command.queue = queue->name();
+  command.id = message->id;
+  const bool durable = message->stored_lsn <= model_.durable_lsn;
+  command.done = [this, at = message->at, id = message->id, body = message->body, durable,
+                  boot = model_.boot, call = NewCall(/*may_wait=*/true)](auto result) {
+    Answered(call);
+    if (result.ok()) {
+      const LedgerMessage* found = model_.ledger.At(result->position);
+      return Check(found && found->id == id && found->body == body, "found another message");
+    }
+    ++model_.seen["not found"];
+    if (ReasonOf(result.status()) == ErrorReason::kQueueNotFound) return;
+    // Right only if it leaves with the batch of this turn.
+    if (durable) not_found_.push_back({at, body});
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+}  // namespace sluice::broker

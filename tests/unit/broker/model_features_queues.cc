@@ -1,0 +1,347 @@
+// Consumers and queues.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "tests/unit/broker/model_features.h"
+
+namespace sluice::broker {
+namespace {
+
+constexpr size_t kConsumersMax = 8;
+constexpr uint64_t kQueues = 4;
+
+}  // namespace
+
+std::string FeatureDriver::SomeName() { return absl::StrCat("q", Below(kQueues)); }
+
+// ---- consumers
+
+void FeatureDriver::Subscribe(SubscribeCommand command) {
+  auto sink = std::make_shared<FeatureSink>(this);
+  const LedgerQueue* queue = model_.ledger.Find(command.queue);
+  command.sink = sink;
+  FeatureConsumer& consumer = sink->consumer;
+  consumer.queue = command.queue;
+  consumer.since_ms = model_.now_ms;
+  consumer.max_in_flight = command.max_in_flight;
+  consumer.max_bytes_in_flight = command.max_bytes_in_flight;
+  consumer.auto_ack = command.auto_ack;
+  consumer.keep_leases_on_close = command.keep_leases_on_close;
+  consumer.messages_left = command.max_messages > 0 ? command.max_messages : -1;
+  consumer.exclusive = command.exclusive;
+  consumer.priority = command.consumer_priority;
+  consumer.rate = command.delivery_rate;
+  consumer.lease_ms = command.lease_ms;
+  if (queue) consumer.qid = queue->qid;
+  bool taken = false;
+  size_t others = 0;
+  for (const auto& other : sinks_) {
+    if (other->consumer.qid != consumer.qid || other->consumer.ended || !queue) continue;
+    ++others;
+    taken |= other->consumer.exclusive;
+  }
+  for (const auto& [id, receive] : receives_) others += receive->qid == consumer.qid;
+  if (!queue) consumer.messages_left = 0;
+  world_.shard->Apply(std::move(command), now());
+  if (consumer.ended) {
+    // A call that waits may have been answered meanwhile.
+    Check(!queue || taken || (consumer.exclusive && others > 0), "a subscription was refused");
+    old_sinks_.push_back(sink);
+    return;
+  }
+  Check(queue && consumer.started, "subscribed to no queue");
+  Check(!taken, "subscribed beside an exclusive consumer");
+  sinks_.push_back(sink);
+}
+
+void FeatureDriver::DoSubscribe() {
+  if (sinks_.size() >= kConsumersMax) return DoClose();
+  SubscribeCommand command;
+  command.queue = SomeName();
+  // A queue made or removed in this very turn is not in the log yet.
+  if (!first_of_turn_) return;
+  command.max_in_flight = OneOf({1, 2, 5, 20, 100});
+  command.max_bytes_in_flight = OneOf<int64_t>({1, 500, 5000, kMaxBytesInFlightDefault});
+  command.lease_ms = OneOf<int64_t>({3, 50, 500, 5000});
+  command.auto_ack = Chance(20);
+  command.max_messages = Chance(20) ? 1 + static_cast<int64_t>(Below(20)) : 0;
+  command.keep_leases_on_close = Chance(30);
+  command.exclusive = Chance(8);
+  command.consumer_priority = Chance(30) ? static_cast<int32_t>(Below(3)) : 0;
+  if (Chance(10)) command.delivery_rate = {OneOf({5.0, 200.0}), OneOf({1, 3})};
+  Subscribe(std::move(command));
+}
+
+void FeatureDriver::Close(size_t index, size_t unwritten) {
+  const std::shared_ptr<FeatureSink> sink = sinks_[index];
+  FeatureConsumer& consumer = sink->consumer;
+  CloseSubscriptionCommand command;
+  command.sink = sink;
+  unwritten = std::min(unwritten, consumer.shown.size() - consumer.written);
+  command.unwritten.assign(consumer.shown.end() - static_cast<int64_t>(unwritten),
+                           consumer.shown.end());
+  for (const Receipt& receipt : command.unwritten) model_.TakeBack(receipt);
+  const std::set<LedgerMessage*> leases = consumer.leases;
+  for (LedgerMessage* message : leases) {
+    if (!consumer.ended && !consumer.keep_leases_on_close) {
+      model_.Ask(*message, {.why = Why::kClosed,
+                            .certain = message->until_ms > model_.now_ms &&
+                                       message->intents.empty()});
+    } else {
+      model_.DropFromHolder(*message);
+    }
+  }
+  // What is held back for it is released unseen.
+  if (!model_.EverythingKnown() || !first_of_turn_) model_.Blur();
+  world_.shard->Apply(std::move(command), now());
+  consumer.gone = true;
+  old_sinks_.push_back(sink);
+  sinks_.erase(sinks_.begin() + static_cast<int64_t>(index));
+}
+
+void FeatureDriver::DoClose() {
+  if (!sinks_.empty()) Close(Below(sinks_.size()), Chance(50) ? Below(5) : 0);
+}
+
+void FeatureDriver::DoWritten() {
+  if (sinks_.empty()) return;
+  FeatureSink& sink = *sinks_[Below(sinks_.size())];
+  FeatureConsumer& consumer = sink.consumer;
+  const size_t count = std::min<size_t>(consumer.shown.size() - consumer.written, 1 + Below(10));
+  const auto queue = model_.ledger.queues.find(consumer.qid);
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const Receipt& receipt = consumer.shown[consumer.written + i];
+    LedgerMessage* message = model_.ledger.At(receipt.position);
+    bytes += message ? message->bytes : 0;
+    if (!consumer.auto_ack || !message || message->state.settled) continue;
+    const Honour honour = model_.Judge(queue->second, receipt);
+    if (honour == Honour::kExpired) continue;
+    model_.Ask(*message, {.why = Why::kAck,
+                          .certain = honour == Honour::kOk && message->leased &&
+                                     message->until_ms > model_.now_ms});
+  }
+  consumer.written += count;
+  world_.shard->Apply(WrittenCommand{&sink, static_cast<uint32_t>(count), bytes}, now());
+}
+
+void FeatureDriver::DoReceive() {
+  if (!receives_.empty() && Chance(20)) {
+    const auto& [id, receive] = *receives_.begin();
+    world_.shard->Apply(CancelReceiveCommand{receive->queue, id}, now());
+    return;
+  }
+  ReceiveCommand command;
+  command.queue = SomeName();
+  const LedgerQueue* queue = model_.ledger.Find(command.queue);
+  if (!queue && !first_of_turn_) return;  // it may have been made in this turn
+  command.call_id = next_call_++;
+  command.max_messages = OneOf({1, 3, 30});
+  command.max_bytes = OneOf<int64_t>({100, 3000, kResponseBytesMax});
+  command.wait_ms = OneOf<int64_t>({0, 0, 20, 300});
+  command.lease_ms = OneOf<int64_t>({20, 1000});
+  auto consumer = std::make_shared<FeatureConsumer>();
+  consumer->queue = command.queue;
+  consumer->since_ms = model_.now_ms;
+  consumer->qid = queue ? queue->qid : 0;
+  consumer->lease_ms = command.lease_ms;
+  consumer->max_in_flight = command.max_messages;
+  consumer->max_bytes_in_flight = command.max_bytes;
+  receives_[command.call_id] = consumer;
+  command.done = [this, consumer](auto result) {
+    Check(!consumer->gone, "receive answered twice or after its boot");
+    consumer->gone = true;
+    if (!result.ok()) {
+      const ErrorReason reason = ReasonOf(result.status());
+      return Check(reason == ErrorReason::kQueueDeleted || reason == ErrorReason::kQueueNotFound ||
+                       reason == ErrorReason::kExclusive,
+                   "receive failed");
+    }
+    for (const OutgoingDelivery& delivery : *result) {
+      model_.Shown(*consumer, delivery);
+      Remember(delivery);
+    }
+    // A call holds nothing after its answer.
+    const std::set<LedgerMessage*> leases = consumer->leases;
+    for (LedgerMessage* message : leases) model_.DropFromHolder(*message);
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoCredit() {
+  if (sinks_.empty()) return;
+  FeatureSink& sink = *sinks_[Below(sinks_.size())];
+  FeatureConsumer& consumer = sink.consumer;
+  if (consumer.ended) return;
+  consumer.max_in_flight = OneOf({0, 1, 10, 100});
+  consumer.max_bytes_in_flight = OneOf<int64_t>({0, 600, kMaxBytesInFlightDefault});
+  consumer.credit_was_cut = true;
+  consumer.draining = consumer.drained = false;
+  world_.shard->Apply(
+      SetCreditCommand{&sink, consumer.max_in_flight, consumer.max_bytes_in_flight}, now());
+}
+
+void FeatureDriver::DoDrain() {
+  if (sinks_.empty()) return;
+  FeatureSink& sink = *sinks_[Below(sinks_.size())];
+  if (sink.consumer.ended || sink.consumer.draining) return;
+  sink.consumer.draining = true;
+  world_.shard->Apply(DrainSubscriptionCommand{&sink}, now());
+}
+
+void FeatureDriver::DoCloseConsumer() {
+  if (sinks_.empty()) return;
+  FeatureConsumer& consumer = sinks_[Below(sinks_.size())]->consumer;
+  if (consumer.ended) return;
+  for (LedgerMessage* message : consumer.leases) {
+    model_.Ask(*message, {.why = Why::kClosed,
+                          .certain = message->until_ms > model_.now_ms &&
+                                     message->intents.empty()});
+  }
+  model_.Blur();
+  CloseConsumerCommand command;
+  command.id = consumer.id;
+  command.done = [this, call = NewCall()](absl::Status status) {
+    Answered(call);
+    Check(status.ok(), "close consumer");
+  };
+  world_.shard->Apply(std::move(command), now());
+  Check(consumer.ended, "a closed consumer was not told");
+}
+
+// ---- queues
+
+// A queue's dead letters go to the next one: no circles.
+QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
+  QueueConfigChange config;
+  config.name = name;
+  const std::string next = absl::StrCat("q", name.back() - '0' + 1);
+  const bool dead_letters = model_.ledger.Find(next) && Chance(70);
+  config.dead_letter_queue = dead_letters ? next : "";
+  config.lease_ms = OneOf<int64_t>({30, 300, 3000});
+  config.min_backoff_ms = OneOf<int64_t>({1, 20, 100});
+  config.max_backoff_ms = *config.min_backoff_ms * OneOf<int64_t>({1, 10});
+  config.max_attempts = OneOf({0, 1, 2, 4});
+  config.discard_when_exhausted = !dead_letters;
+  config.ttl_ms = OneOf<int64_t>({0, 0, 50, 2000});
+  config.max_length = OneOf<int64_t>({0, 0, 5, 40});
+  // No message is larger than that: it could never die into such a queue.
+  config.max_bytes = OneOf<int64_t>({0, 0, 0, 10'000});
+  config.overflow = OneOf({Overflow::kReject, Overflow::kDropHead});
+  config.dedup_window_ms = OneOf<int64_t>({0, 20, 500, 60'000});
+  config.priority_aging_ms = OneOf<int64_t>({0, 0, 0, 100});
+  config.single_active_consumer = Chance(15);
+  if (Chance(10)) config.delivery_rate = RateLimit{OneOf({50.0, 1000.0}), OneOf({1, 10})};
+  return config;
+}
+
+void FeatureDriver::DoCreate() {
+  if (!first_of_turn_) return;
+  CreateQueueCommand command;
+  command.config.name = SomeName();
+  if (model_.ledger.Find(command.config.name)) return;
+  command.config = SomeConfig(command.config.name);
+  command.done = [this, call = NewCall()](auto result) {
+    Answered(call);
+    Check(result.ok() && result->created, "create");
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoUpdate() {
+  const LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue || !first_of_turn_) return;
+  UpdateQueueCommand command;
+  command.config = SomeConfig(queue->name());
+  command.replace = Chance(30);
+  const bool stale = Chance(10);
+  command.if_revision = stale ? queue->row.revision + 7 : Chance(50) ? 0 : queue->row.revision;
+  model_.NoteConfig(queue->qid, queue->row.config);
+  command.done = [this, stale, call = stale ? nullptr : NewCall()](auto result) {
+    if (stale) {
+      return Check(ReasonOf(result.status()) == ErrorReason::kEtagMismatch, "a stale etag");
+    }
+    Answered(call);
+    Check(result.ok(), absl::StrCat("update: ", result.status().ToString()));
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoPause() {
+  const LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue || !first_of_turn_) return;
+  PauseQueueCommand command;
+  command.queue = queue->name();
+  command.paused = !queue->row.paused && Chance(50);
+  command.done = [this, call = NewCall()](auto result) {
+    Answered(call);
+    Check(result.ok() || ReasonOf(result.status()) == ErrorReason::kQueueNotFound, "pause");
+  };
+  model_.NoteConfig(queue->qid, queue->row.config);
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoDelete() {
+  const LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue || !first_of_turn_) return;
+  bool referenced = false;
+  for (const auto& [qid, other] : model_.ledger.queues) {
+    referenced |= other.exists && other.row.config.dead_letter_queue == queue->name();
+  }
+  DeleteQueueCommand command;
+  command.queue = queue->name();
+  command.done = [this, referenced](absl::Status status) {
+    Check(status.ok() != referenced, "delete");
+  };
+  const QueueId qid = queue->qid;
+  world_.shard->Apply(std::move(command), now());
+  if (referenced) return;
+  deleted_now_ = true;
+  model_.Muddle();
+  for (size_t i = sinks_.size(); i > 0; --i) {
+    if (sinks_[i - 1]->consumer.qid == qid) Close(i - 1, 0);
+  }
+}
+
+void FeatureDriver::DoPurge() {
+  LedgerQueue* queue = model_.ledger.Find(SomeName());
+  if (!queue || !first_of_turn_ || !model_.EverythingKnown()) return;
+  PurgeQueueCommand command;
+  command.queue = queue->name();
+  command.include_leased = Chance(30);
+  int64_t expected = 0;
+  for (LedgerLane& lane : queue->lanes) {
+    for (auto& [seq, message] : lane.unsettled) {
+      if (message->leased && !command.include_leased) continue;
+      model_.Ask(*message, {.why = Why::kPurge, .certain = message->at.lane != kDelayedLane});
+      ++expected;
+    }
+  }
+  command.done = [this, expected, call = NewCall()](auto result) {
+    Answered(call);
+    Check(result.ok() && *result == expected, "wrong number purged");
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+void FeatureDriver::DoGet() {
+  const std::string name = SomeName();
+  const LedgerQueue* queue = model_.ledger.Find(name);
+  if (!queue || !first_of_turn_) return;
+  GetQueueCommand command;
+  command.queue = name;
+  command.done = [this, queue, messages = queue->messages, config = queue->row.config,
+                  call = NewCall()](auto result) {
+    Answered(call);
+    if (!result.ok()) return Fail("get refused");
+    const QueueStats& stats = result->stats;
+    Check(stats.ready + stats.leased + stats.delayed + stats.blocked == messages,
+          absl::StrCat("depth ", stats.ready, " + ", stats.leased, " + ", stats.delayed, " + ",
+                       stats.blocked, " instead of ", messages));
+    Check(result->config == config, "another config");
+    Check(stats.ready >= 0 && stats.blocked >= 0 && stats.bytes >= 0, "a negative depth");
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+}  // namespace sluice::broker
