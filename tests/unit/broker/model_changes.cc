@@ -304,7 +304,7 @@ bool FeatureModel::MayBeHeldUnseen(const LedgerMessage& message,
 bool FeatureModel::MayHaveFailed(const Change& change, int64_t time_ms) const {
   const LedgerMessage& message = *change.message;
   if (message.leased && message.until_ms <= time_ms) return true;
-  if (message.ran_out_while_down) return true;
+  if (message.ran_out_while_down || message.number_used_again) return true;
   for (const auto& intent : message.intents) {
     const bool fails = intent->why == Why::kRetry || intent->why == Why::kDelay ||
                        intent->why == Why::kClosed || intent->why == Why::kDeadLetter;

@@ -338,6 +338,8 @@ void FeatureDriver::FailLeft() {
 
 // Everything that is left can be delivered and acked, or goes by itself.
 void FeatureDriver::DrainAll() {
+  model_.BeginTurn();
+  first_of_turn_ = true;
   while (!sinks_.empty()) Close(0, 0);
   for (auto& [qid, queue] : model_.ledger.queues) {
     if (!queue.exists) continue;
@@ -348,6 +350,7 @@ void FeatureDriver::DrainAll() {
     resume.done = [](auto) {};
     world_.shard->Apply(std::move(resume), now());
   }
+  Turn();
   RunUntilQuiet();
   for (auto& [qid, queue] : model_.ledger.queues) {
     if (!queue.exists) continue;
