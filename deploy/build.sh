@@ -12,6 +12,8 @@ case $preset in
 esac
 
 cd "$root"
+# Checkouts in different places share what ccache keeps: paths below the root count as relative.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
 # ninja configures again by itself when a CMakeLists.txt has changed.
 if [ ! -f "$dir/build.ninja" ]; then
   cmake --preset "$preset" --log-level=NOTICE
