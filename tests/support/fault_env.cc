@@ -12,18 +12,18 @@ class FaultFileSystem::WalFile : public rocksdb::FSWritableFileOwnerWrapper {
 
   rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                            rocksdb::IODebugContext* debug) override {
-    if (owner_->Fails(&owner_->appends_left_)) return rocksdb::IOStatus::IOError("injected append");
+    if (owner_->Fails(&owner_->appends_)) return rocksdb::IOStatus::IOError("injected append");
     return FSWritableFileOwnerWrapper::Append(data, options, debug);
   }
   rocksdb::IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
                            const rocksdb::DataVerificationInfo& info,
                            rocksdb::IODebugContext* debug) override {
-    if (owner_->Fails(&owner_->appends_left_)) return rocksdb::IOStatus::IOError("injected append");
+    if (owner_->Fails(&owner_->appends_)) return rocksdb::IOStatus::IOError("injected append");
     return FSWritableFileOwnerWrapper::Append(data, options, info, debug);
   }
   rocksdb::IOStatus Sync(const rocksdb::IOOptions& options,
                          rocksdb::IODebugContext* debug) override {
-    if (owner_->Fails(&owner_->syncs_left_)) return rocksdb::IOStatus::IOError("injected sync");
+    if (owner_->Fails(&owner_->syncs_)) return rocksdb::IOStatus::IOError("injected sync");
     return FSWritableFileOwnerWrapper::Sync(options, debug);
   }
 
@@ -41,9 +41,9 @@ rocksdb::IOStatus FaultFileSystem::NewWritableFile(const std::string& path,
   return status;
 }
 
-bool FaultFileSystem::Fails(std::atomic<int64_t>* left) {
-  if (failed_) ++calls_after_failure_;
-  if (*left == 0 || --*left > 0) return false;
+bool FaultFileSystem::Fails(Calls* calls) {
+  if (failed_) ++calls->after_failure;
+  if (calls->left == 0 || --calls->left > 0) return false;
   failed_ = true;
   return true;
 }

@@ -22,19 +22,24 @@ class FaultFileSystem : public rocksdb::FileSystemWrapper {
                                     rocksdb::IODebugContext* debug) override;
 
   // The n-th append or sync from now on fails; 1 is the next one, 0 none.
-  void FailAppend(int64_t n) { appends_left_ = n; }
-  void FailSync(int64_t n) { syncs_left_ = n; }
-  // Appends and syncs that were asked for after the one that failed.
-  int64_t calls_after_failure() const { return calls_after_failure_; }
+  void FailAppend(int64_t n) { appends_.left = n; }
+  void FailSync(int64_t n) { syncs_.left = n; }
+  // What was asked for after the first failure. The one who is told of it may be slow to pass it
+  // on, so another thread's calls go on for a while.
+  int64_t appends_after_failure() const { return appends_.after_failure; }
+  int64_t syncs_after_failure() const { return syncs_.after_failure; }
 
  private:
   class WalFile;
-  bool Fails(std::atomic<int64_t>* left);
+  struct Calls {
+    std::atomic<int64_t> left = 0;
+    std::atomic<int64_t> after_failure = 0;
+  };
+  bool Fails(Calls* calls);
 
-  std::atomic<int64_t> appends_left_ = 0;
-  std::atomic<int64_t> syncs_left_ = 0;
+  Calls appends_;
+  Calls syncs_;
   std::atomic<bool> failed_ = false;
-  std::atomic<int64_t> calls_after_failure_ = 0;
 };
 
 }  // namespace sluice::testing
