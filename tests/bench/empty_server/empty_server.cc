@@ -1,0 +1,153 @@
+// The ceiling for unary publishes: a server that takes Publish calls as cheaply as gRPC allows and
+// answers each at once, storing nothing. What the same client reaches against it, in the same run,
+// is what a real server can be measured by.
+//
+//   build/bin/bench_empty_server --port 7072 &
+//   build/bin/sluice bench publish --unary --server 127.0.0.1:7072
+#include <grpcpp/completion_queue.h>
+#include <grpcpp/security/server_credentials.h>
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+#include <grpcpp/support/byte_buffer.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/strings/str_cat.h"
+#include "sluice/v1/admin_service.grpc.pb.h"
+#include "sluice/v1/queue_service.grpc.pb.h"
+
+ABSL_FLAG(int, port, 0, "port on loopback; 0 takes a free one, which is printed");
+ABSL_FLAG(int, queues, 1, "completion queues, each with a thread");
+
+namespace sluice {
+namespace {
+
+using RawQueueService = v1::QueueService::WithRawMethod_Publish<v1::QueueService::Service>;
+
+// Calls that wait for work on each queue; more than a client has in flight at once.
+constexpr int kSlots = 1000;
+
+grpc::ByteBuffer OneResult() {
+  v1::PublishResponse response;
+  auto* result = response.add_results();
+  result->set_message_id("AAAAAAAAAAAAAAAAAAAAAAAA");
+  result->set_routed_queues(1);
+  const grpc::Slice slice(response.SerializeAsString());
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+std::atomic<bool> stopping{false};
+
+// One call after the other, for ever: asked for, answered, asked for again.
+class Slot {
+ public:
+  Slot(RawQueueService* service, grpc::ServerCompletionQueue* queue, const grpc::ByteBuffer* answer)
+      : service_(service), queue_(queue), answer_(answer) {
+    Arm();
+  }
+  void Proceed(bool ok) {
+    if (answered_ && !stopping) return Arm();  // also when the client had gone
+    if (answered_ || !ok) return;
+    answered_ = true;
+    call_->writer.Finish(*answer_, grpc::Status::OK, this);
+  }
+
+ private:
+  struct OneCall {
+    grpc::ServerContext context;
+    grpc::ByteBuffer request;
+    grpc::ServerAsyncResponseWriter<grpc::ByteBuffer> writer{&context};
+  };
+  void Arm() {
+    answered_ = false;
+    call_ = std::make_unique<OneCall>();
+    service_->RequestPublish(&call_->context, &call_->request, &call_->writer, queue_, queue_,
+                             this);
+  }
+
+  RawQueueService* const service_;
+  grpc::ServerCompletionQueue* const queue_;
+  const grpc::ByteBuffer* const answer_;
+  std::unique_ptr<OneCall> call_;
+  bool answered_ = false;
+};
+
+// What a client asks for around its publishes.
+class EmptyAdmin final : public v1::AdminService::Service {
+  grpc::Status CreateQueue(grpc::ServerContext*, const v1::CreateQueueRequest* request,
+                           v1::CreateQueueResponse* response) override {
+    *response->mutable_queue()->mutable_config() = request->config();
+    response->set_created(true);
+    return grpc::Status::OK;
+  }
+  grpc::Status DeleteQueue(grpc::ServerContext*, const v1::DeleteQueueRequest*,
+                           v1::DeleteQueueResponse*) override {
+    return grpc::Status::OK;
+  }
+};
+
+void Poll(grpc::ServerCompletionQueue* queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue->Next(&tag, &ok)) static_cast<Slot*>(tag)->Proceed(ok);
+}
+
+int Main() {
+  sigset_t stops;
+  sigemptyset(&stops);
+  sigaddset(&stops, SIGINT);
+  sigaddset(&stops, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &stops, nullptr);  // for all threads to come
+
+  RawQueueService queue_service;
+  EmptyAdmin admin_service;
+  int port = 0;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(absl::StrCat("127.0.0.1:", absl::GetFlag(FLAGS_port)),
+                           grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&queue_service);
+  builder.RegisterService(&admin_service);
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues;
+  for (int i = 0; i < absl::GetFlag(FLAGS_queues); ++i) {
+    queues.push_back(builder.AddCompletionQueue());
+  }
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (!server || port == 0) {
+    std::fprintf(stderr, "bench_empty_server: the port is in use\n");
+    return 1;
+  }
+  const grpc::ByteBuffer answer = OneResult();
+  std::vector<std::unique_ptr<Slot>> slots;
+  std::vector<std::thread> threads;
+  for (const auto& queue : queues) {
+    for (int i = 0; i < kSlots; ++i) {
+      slots.push_back(std::make_unique<Slot>(&queue_service, queue.get(), &answer));
+    }
+    threads.emplace_back(&Poll, queue.get());
+  }
+  std::printf("serving on 127.0.0.1:%d\n", port);
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&stops, &signal);
+  stopping = true;
+  server->Shutdown(gpr_now(GPR_CLOCK_MONOTONIC));
+  for (const auto& queue : queues) queue->Shutdown();
+  for (std::thread& thread : threads) thread.join();
+  return 0;
+}
+
+}  // namespace
+}  // namespace sluice
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  return sluice::Main();
+}
