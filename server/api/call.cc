@@ -22,6 +22,8 @@ constexpr int64_t kDeadlineMarginMs = 50;
 constexpr int64_t kTimeoutDigits = 1000;
 // A refused stream may be tried again after this long.
 constexpr int64_t kStreamsRetryMs = 1 * kSecondMs;
+// The same for a request that was too slow.
+constexpr int64_t kSlowRetryMs = 1 * kSecondMs;
 
 // `path` of `message` in the request: empty, or it ends in a dot.
 absl::Status RefuseUnknownFieldsIn(const google::protobuf::Message& message,
@@ -135,24 +137,6 @@ absl::Status StreamSlot::TakeOneOf(std::atomic<int>* open, int open_max, const c
   return absl::OkStatus();
 }
 
-void ReceiveLine::Join(std::shared_ptr<UnaryCall> call) {
-  waiting_.push_back(std::move(call));
-  StartNext();
-}
-
-void ReceiveLine::Leave() {
-  ++free_;
-  StartNext();
-}
-
-void ReceiveLine::StartNext() {
-  while (free_ > 0 && !waiting_.empty()) {
-    const std::shared_ptr<UnaryCall> call = std::move(waiting_.front());
-    waiting_.pop_front();
-    if (call->StartReceiving()) --free_;
-  }
-}
-
 void UnaryCall::Arm(const Binding& binding, EventLoop* loop) {
   auto call = std::make_shared<UnaryCall>(binding, loop);
   if (binding.watched) {
@@ -191,8 +175,20 @@ bool UnaryCall::StartReceiving() {
   return true;
 }
 
+void UnaryCall::RefuseSlow() {
+  Fail(WithRetryAfter(
+      MakeError(ErrorReason::kMemoryFull,
+                absl::StrCat("the request had not arrived after ",
+                             api_->options.receive_patience_ms / kSecondMs,
+                             " s while others waited for its place; send it in smaller parts or "
+                             "later")),
+      kSlowRetryMs));
+}
+
 void UnaryCall::OnReceived(bool ok) {
-  if (ok) {
+  if (answered_) {
+    request_.Clear();  // refused meanwhile
+  } else if (ok) {
     CountReceived();
     unary_->handler(self());
     request_.Clear();  // parsed; the answer may take long
@@ -200,7 +196,7 @@ void UnaryCall::OnReceived(bool ok) {
     // The client has gone, or gRPC has refused what it sent; then this status goes nowhere.
     Fail(MakeError(ErrorReason::kInvalidField, "the call carries no request"));
   }
-  unary_->line->Leave();
+  unary_->line->Leave(this);
 }
 
 bool UnaryCall::Parse(google::protobuf::Message* request) {
@@ -218,14 +214,14 @@ void UnaryCall::Reply(const grpc::ByteBuffer& response) {
   answered_ = true;
   CountSent();
   stream_.WriteAndFinish(response, grpc::WriteOptions(), grpc::Status::OK,
-                         call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+                         answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 
 void UnaryCall::Fail(const absl::Status& status) {
   if (answered_) return;
   answered_ = true;
   code_ = static_cast<int>(status.code());
-  stream_.Finish(ToGrpcStatus(status), call_tag_.Arm<&UnaryCall::OnFinished>(self()));
+  stream_.Finish(ToGrpcStatus(status), answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 
 void UnaryCall::OnFinished(bool ok) {

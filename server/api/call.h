@@ -10,7 +10,6 @@
 #include <grpcpp/support/byte_buffer.h>
 
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <utility>
 
@@ -19,6 +18,7 @@
 #include "server/api/context.h"
 #include "server/api/event_loop.h"
 #include "server/api/raw_service.h"
+#include "server/api/receive_line.h"
 #include "server/api/rpc_method.h"
 
 namespace sluice::api {
@@ -87,26 +87,6 @@ class StreamSlot {
   std::atomic<int>* open_ = nullptr;  // while taken
 };
 
-class UnaryCall;
-
-// Lets a limited number of unary calls receive their requests at the same time; the others wait in
-// line, unread. Loop thread only.
-class ReceiveLine {
- public:
-  explicit ReceiveLine(int calls_max) : free_(calls_max) {}
-  void Join(std::shared_ptr<UnaryCall> call);
-  // A call has received its request, or will not.
-  void Leave();
-  // Once the loop has stopped.
-  void Drop() { waiting_.clear(); }
-
- private:
-  void StartNext();
-
-  int free_;
-  std::deque<std::shared_ptr<UnaryCall>> waiting_;
-};
-
 class UnaryCall final : public Call {
  public:
   // Must end in exactly one Reply or Fail, now or later.
@@ -126,8 +106,11 @@ class UnaryCall final : public Call {
 
   UnaryCall(const Binding& binding, EventLoop* loop);
 
-  // Begins to receive the request, unless the call is refused: false.
+  // For ReceiveLine. Begins to receive the request, unless the call is refused: false.
   bool StartReceiving();
+  // The request takes too long to arrive while others wait. The call leaves the line when gRPC has
+  // let go of what did arrive.
+  void RefuseSlow();
 
   // Until the handler returns.
   const grpc::ByteBuffer& request() const { return request_; }
@@ -155,7 +138,8 @@ class UnaryCall final : public Call {
   const Binding* const unary_;
   grpc::ByteBuffer request_;
   RawBidiStream stream_;
-  Tag call_tag_;  // the call, its request, then finish
+  Tag call_tag_;    // the call, then its request
+  Tag answer_tag_;  // finish; a slow request may still be on its way
   Tag done_tag_;
   bool answered_ = false;
   bool finished_ = false;

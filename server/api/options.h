@@ -57,6 +57,9 @@ struct ServerOptions {
   // thread. Each may be kRequestBytesMax large; the rest wait unread. Apart from publishes, so that
   // acks never wait for them.
   int requests_received_max = 8;
+  // A unary request that takes longer than this to arrive is refused MEMORY_FULL if others wait for
+  // its place meanwhile: the largest one needs 1.6 MB/s then.
+  int64_t receive_patience_ms = 10 * kSecondMs;
 
   // --- about itself
   std::string version = "0.0.0";

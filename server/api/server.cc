@@ -117,7 +117,7 @@ class ServerImpl final : public Server {
   RawService<v1::QueueService::Service> queue_service_;
   RawService<v1::AdminService::Service> admin_service_;
   std::deque<UnaryCall::Binding> unary_bindings_;  // stay where they are
-  std::deque<ReceiveLine> receive_lines_;          // likewise; two per loop
+  std::vector<std::shared_ptr<ReceiveLine>> receive_lines_;  // two per loop
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;
   int port_ = 0;
@@ -183,8 +183,14 @@ absl::Status ServerImpl::Listen() {
 }
 
 void ServerImpl::ArmAll(EventLoop* loop) {
-  ReceiveLine& publishes = receive_lines_.emplace_back(PublishesReceivedMax(api_.options));
-  ReceiveLine& others = receive_lines_.emplace_back(api_.options.requests_received_max);
+  const auto make_line = [&](int calls_max) {
+    return receive_lines_
+        .emplace_back(std::make_shared<ReceiveLine>(calls_max, api_.options.receive_patience_ms,
+                                                    loop, api_.clock))
+        .get();
+  };
+  ReceiveLine* const publishes = make_line(PublishesReceivedMax(api_.options));
+  ReceiveLine* const others = make_line(api_.options.requests_received_max);
   for (const RpcMethod& method : AllRpcMethods()) {
     MethodBinding binding;
     binding.api = &api_;
@@ -206,7 +212,7 @@ void ServerImpl::ArmAll(EventLoop* loop) {
     stable.taken_while_draining = unary.taken_while_draining;
     stable.watched = unary.watched;
     stable.admit = unary.admit;
-    stable.line = unary.admit == &AdmitPublish ? &publishes : &others;
+    stable.line = unary.admit == &AdmitPublish ? publishes : others;
     for (int i = 0; i < unary.slots; ++i) UnaryCall::Arm(stable, loop);
   }
 }
@@ -264,7 +270,7 @@ void ServerImpl::Shutdown(int64_t grace_ms) {
   server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                  gpr_time_from_millis(left_ms, GPR_TIMESPAN)));
   for (const auto& loop : loops_) loop->Stop();
-  for (ReceiveLine& line : receive_lines_) line.Drop();
+  for (const auto& line : receive_lines_) line->Drop();
   api_.budget.DropWaiters();
 }
 

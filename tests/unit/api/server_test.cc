@@ -446,6 +446,9 @@ class StalledPublish {
   }
   grpc::Status Cancel() {
     context_.TryCancel();
+    return Finish();
+  }
+  grpc::Status Finish() {
     grpc::Status status;
     call_->Finish(&status, this);
     Wait();
@@ -506,6 +509,44 @@ TEST_F(ServerTest, PublishesWaitUnreadForEarlierOnesToArriveAndAcksDoNot) {
   });
   shard_.Take<broker::PublishCommand>().done(
       std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+  publishing.join();
+}
+
+TEST_F(ServerTest, APublishThatDoesNotArriveIsRefusedOnceOthersWaitForItsPlace) {
+  ServerOptions options;
+  options.server_bytes_max = kRequestBytesMax;  // one at a time
+  options.receive_patience_ms = 50;
+  Start(options);
+  StalledPublish stalled(channel_);
+  v1::PublishRequest publish;
+  publish.set_queue("work");
+  publish.add_messages();
+  // Until the stalled call has been taken up, ours may overtake it.
+  std::atomic<bool> refused{false};
+  std::thread publishing([&] {
+    while (!refused) {
+      grpc::ClientContext context;
+      v1::PublishResponse response;
+      const grpc::Status status = queue_stub_->Publish(&context, publish, &response);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+    }
+  });
+  std::thread shard([&] {
+    while (!refused) {
+      if (auto command = shard_.TryTake<broker::PublishCommand>(absl::Milliseconds(20))) {
+        command->done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+      }
+    }
+  });
+  const grpc::Status status = stalled.Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << status.error_message();
+  EXPECT_EQ(ReasonIn(status), "MEMORY_FULL");
+  // The last publish still wants its answer.
+  refused = true;
+  shard.join();
+  if (auto command = shard_.TryTake<broker::PublishCommand>(absl::Milliseconds(500))) {
+    command->done(std::vector<broker::PublishedMessage>{{{0, 7, 5, 1}}});
+  }
   publishing.join();
 }
 
