@@ -116,12 +116,18 @@ class Shard {
     Lane lane;
     Seq seq;
   };
+  // Its open message has left: the next one may be granted once that cannot be undone.
+  struct FreedGroup {
+    QueueId qid;
+    uint64_t hash;
+  };
   // What may be said and shown once a batch is durable.
   struct TurnEffects {
     Lsn lsn = 0;
     std::vector<Reply> replies;
     std::vector<LaneProgress> progress;
     std::vector<ReturningMessage> returning;
+    std::vector<FreedGroup> freed_groups;
     std::vector<SubscriptionId> holders;  // consumers with held deliveries
   };
 
@@ -153,6 +159,7 @@ class Shard {
   void AppendTurn(Now now);
   void ShowProgress(const LaneProgress& progress);
   void ShowReturned(const ReturningMessage& returning);
+  void FreeGroup(const FreedGroup& freed);
   void DeliverHeld(SubscriptionId id);
   storage::BootRow CurrentBootRow(Now now) const;
   absl::Status RefuseWhenDraining() const;
