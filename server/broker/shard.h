@@ -338,7 +338,7 @@ class Shard {
   void AnswerReceive(Consumer& consumer);
   Consumer* FindConsumer(SubscriptionId id);
   Consumer* FindStream(SinkKey sink);
-  void ReleaseUnwritten(const Receipt& receipt, Now now);
+  void ReleaseUnwritten(const Receipt& receipt, bool handed_out, Now now);
   void SettleWritten(const Receipt& receipt);
   void DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritten, Now now);
   // Chooses the single active consumer where there has to be one and may be one.
