@@ -465,7 +465,7 @@ struct ListedMessage {
   int32_t attempt = 1;
   int32_t delivery_count = 0;
   int64_t until_ms = 0;  // lease end or due time, engine time; 0: neither
-  std::optional<MessagePosition> blocked_by;  // an id
+  std::optional<MessagePosition> blocked_by;  // an id; nothing: it has just left
   std::string leased_by;                      // the consumer's name, or its id if it has none
   std::shared_ptr<const Deaths> deaths;
 };

@@ -42,9 +42,9 @@ class GroupTable {
 
   // The message is granted: from the lane's front, or a candidate after Take.
   void Open(uint64_t hash, Lane lane, Seq seq);
-  // It is settled.
+  // It is settled, and that is durable.
   void Close(uint64_t hash);
-  // The open message, if any.
+  // The message that was opened last and not closed, if any: it may be settled already.
   std::optional<std::pair<Lane, Seq>> OpenOf(uint64_t hash) const;
 
   // A message that MayGrant refused, or whose payload is not there. Returns the bytes that it keeps in memory: 0 if it was skipped.

@@ -98,6 +98,9 @@ struct LaneState {
   Seq visible_end = 1;   // seqs below it are durable
   Seq durable_grant_bound = 1;  // the grant bound that the store is known to have
   Lsn grant_bound_lsn = 0;      // the batch that last raised the grant bound
+  // The batch in which a message last left that was never handed out and could have been. What is
+  // handed out now comes after it, and is shown when it cannot come back.
+  Lsn gap_lsn = 0;
   Seq fetch_cursor = 1;  // the next seq that is neither in the window nor was ever in it
   std::deque<storage::StoredMessage> window;
   uint64_t window_bytes = 0;

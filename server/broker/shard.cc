@@ -204,7 +204,8 @@ void Shard::AppendTurn(Now now) {
   FlushOutboxes(now);
   effects_.lsn = last_lsn_;
   const bool has_effects = !effects_.replies.empty() || !effects_.progress.empty() ||
-                           !effects_.returning.empty() || !effects_.holders.empty();
+                           !effects_.returning.empty() || !effects_.freed_groups.empty() ||
+                           !effects_.holders.empty();
   if (has_effects) waiting_effects_.push_back(std::move(effects_));
   effects_ = {};
   if (changed) {
@@ -227,6 +228,7 @@ void Shard::OnDurable(Lsn lsn, Now now) {
     for (Reply& reply : effects.replies) reply(absl::OkStatus());
     for (const LaneProgress& progress : effects.progress) ShowProgress(progress);
     for (const ReturningMessage& returning : effects.returning) ShowReturned(returning);
+    for (const FreedGroup& freed : effects.freed_groups) FreeGroup(freed);
     for (const SubscriptionId id : effects.holders) DeliverHeld(id);
   }
 }
@@ -252,6 +254,15 @@ void Shard::ShowReturned(const ReturningMessage& returning) {
   // Its payload was given up with its lease.
   it->second.state = OpenState::kReturned;
   lane.returned.insert(returning.seq);
+  Wake(*queue);
+}
+
+// Earlier, a crash would bring the message back that has left, behind those which came after it.
+void Shard::FreeGroup(const FreedGroup& freed) {
+  Queue* queue = FindQueue(freed.qid);
+  if (!queue) return;
+  queue->groups->Close(freed.hash);
+  RefillGroups(*queue);
   Wake(*queue);
 }
 

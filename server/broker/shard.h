@@ -116,12 +116,18 @@ class Shard {
     Lane lane;
     Seq seq;
   };
+  // Its open message has left: the next one may be granted once that cannot be undone.
+  struct FreedGroup {
+    QueueId qid;
+    uint64_t hash;
+  };
   // What may be said and shown once a batch is durable.
   struct TurnEffects {
     Lsn lsn = 0;
     std::vector<Reply> replies;
     std::vector<LaneProgress> progress;
     std::vector<ReturningMessage> returning;
+    std::vector<FreedGroup> freed_groups;
     std::vector<SubscriptionId> holders;  // consumers with held deliveries
   };
 
@@ -153,6 +159,7 @@ class Shard {
   void AppendTurn(Now now);
   void ShowProgress(const LaneProgress& progress);
   void ShowReturned(const ReturningMessage& returning);
+  void FreeGroup(const FreedGroup& freed);
   void DeliverHeld(SubscriptionId id);
   storage::BootRow CurrentBootRow(Now now) const;
   absl::Status RefuseWhenDraining() const;
@@ -331,7 +338,7 @@ class Shard {
   void AnswerReceive(Consumer& consumer);
   Consumer* FindConsumer(SubscriptionId id);
   Consumer* FindStream(SinkKey sink);
-  void ReleaseUnwritten(const Receipt& receipt, Now now);
+  void ReleaseUnwritten(const Receipt& receipt, bool handed_out, Now now);
   void SettleWritten(const Receipt& receipt);
   void DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritten, Now now);
   // Chooses the single active consumer where there has to be one and may be one.

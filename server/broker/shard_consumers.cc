@@ -305,7 +305,9 @@ void Shard::EndSubscription(Consumer& consumer, absl::Status status) {
   consumer.sink->OnEnd(std::move(status));
 }
 
-void Shard::ReleaseUnwritten(const Receipt& receipt, Now now) {
+// A hand-out that was never written is released uncounted: it is no failure. `handed_out`: the
+// transport had it, and who can say that its client has not.
+void Shard::ReleaseUnwritten(const Receipt& receipt, bool handed_out, Now now) {
   Queue* queue = FindQueue(receipt.position.qid);
   if (!queue) return;
   auto found = FindHonoured(*queue, receipt, now.mono_ns);
@@ -316,8 +318,9 @@ void Shard::ReleaseUnwritten(const Receipt& receipt, Now now) {
   if (IsExpired(message.expire_ms, now)) {
     return Die(*queue, lane, seq, message, DeathReason::kExpired, now);
   }
-  // Nobody has seen this hand-out, so its number can be used again.
-  --message.delivery_count;
+  // Two that hold the same receipt could not be told apart: only a number that nobody can have
+  // seen is used again.
+  if (!handed_out) --message.delivery_count;
   if (message.has_history || message.delivery_count > 0) {
     const bool maybe_redelivered = message.maybe_redelivered;
     ReturnMessage(*queue, lane, seq, message, /*failed=*/false, 0, now);
@@ -356,7 +359,7 @@ void Shard::Do(WrittenCommand& command, Now now) {
 void Shard::Do(ReceiveWrittenCommand& command, Now now) {
   for (const Receipt& receipt : command.receipts) {
     if (!command.written) {
-      ReleaseUnwritten(receipt, now);
+      ReleaseUnwritten(receipt, /*handed_out=*/true, now);
     } else if (command.auto_ack) {
       SettleWritten(receipt);
     }
@@ -366,10 +369,10 @@ void Shard::Do(ReceiveWrittenCommand& command, Now now) {
 // Ends the leases of a stream that is over: what it never got is as if it had not been granted,
 // what it got has failed.
 void Shard::DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritten, Now now) {
-  for (const Receipt& receipt : unwritten) ReleaseUnwritten(receipt, now);
+  for (const Receipt& receipt : unwritten) ReleaseUnwritten(receipt, /*handed_out=*/true, now);
   for (const HeldDeliveries& held : consumer.held) {
     for (const OutgoingDelivery& delivery : held.deliveries) {
-      ReleaseUnwritten(delivery.receipt, now);
+      ReleaseUnwritten(delivery.receipt, /*handed_out=*/false, now);
     }
   }
   consumer.held.clear();
@@ -387,7 +390,9 @@ void Shard::DropLeasesOf(Consumer& consumer, const std::vector<Receipt>& unwritt
 void Shard::Do(CloseSubscriptionCommand& command, Now now) {
   const auto it = by_sink_.find(command.sink.get());
   if (it == by_sink_.end()) {
-    for (const Receipt& receipt : command.unwritten) ReleaseUnwritten(receipt, now);
+    for (const Receipt& receipt : command.unwritten) {
+      ReleaseUnwritten(receipt, /*handed_out=*/true, now);
+    }
     return;
   }
   Consumer& consumer = *FindConsumer(it->second);

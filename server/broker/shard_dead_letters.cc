@@ -94,6 +94,8 @@ bool Shard::DieWithBody(Queue& queue, LaneState& lane, storage::StoredMessage me
   }
   CountDeath(queue, reason, to != nullptr);
   RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
+  // What has expired is not handed out, come back or not.
+  if (reason == DeathReason::kOverflow) lane.gap_lsn = last_lsn_ + 1;
   Leave(queue, lane, seq, bytes, group_hash);
   return true;
 }

@@ -291,6 +291,7 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
     if (seq >= lane.durable_grant_bound) {
       consumer.outbox_lsn = std::max(consumer.outbox_lsn, lane.grant_bound_lsn);
     }
+    consumer.outbox_lsn = std::max(consumer.outbox_lsn, lane.gap_lsn);
   }
   ++queue.counters.delivered;
   ++consumer.in_flight;

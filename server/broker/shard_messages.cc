@@ -104,8 +104,12 @@ ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::Stored
     listed.state = MessageState::kBlocked;
     listed.waiting = WaitReason::kGroupBlocked;
     const LaneState& open_lane = *queue.lanes[group_open->first];
-    const OpenMessage& blocker = open_lane.open.at(group_open->second);
-    listed.blocked_by = blocker.origin ? blocker.origin->id : open_lane.At(group_open->second);
+    const auto blocker = open_lane.open.find(group_open->second);
+    // Otherwise it has left, which is not durable yet.
+    if (blocker != open_lane.open.end()) {
+      const auto& origin = blocker->second.origin;
+      listed.blocked_by = origin ? origin->id : open_lane.At(group_open->second);
+    }
     return listed;
   }
   const OpenMessage& open = it->second;
@@ -237,6 +241,7 @@ bool Shard::EditOne(Queue& queue, LaneState& lane, storage::StoredMessage messag
   const bool leased = is_open && open->second.state == OpenState::kLeased;
   const bool is_delete = command.action == EditMessagesCommand::Action::kDelete;
   if (leased && !(is_delete && command.include_leased)) return false;
+  if (!is_open) lane.gap_lsn = last_lsn_ + 1;
   switch (command.action) {
     case EditMessagesCommand::Action::kDelete:
       if (leased) {

@@ -66,8 +66,7 @@ void Shard::Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes,
   if (queue.groups && lane_id != kDelayedLane) {
     uint64_t bytes = 0;
     if (was_open && group_hash != 0) {
-      queue.groups->Close(group_hash);
-      Wake(queue);
+      effects_.freed_groups.push_back({queue.qid, group_hash});
     } else if (queue.groups->Remove(lane_id, seq, &bytes)) {
       window_bytes_ -= bytes;
     } else if (group_hash != 0 && seq < lane.ScanPosition()) {

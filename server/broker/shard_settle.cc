@@ -74,11 +74,18 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
     message.publish_ms = known->info.publish_ms;
     message.expire_ms = known->info.expire_ms;
     message.origin = known->info.origin;
-    // Otherwise its group has gone on with another one: it can only be settled.
-    if (known->info.group_hash != 0 && !GroupIsOpen(queue, known->info.group_hash)) {
-      if (!queue.groups) queue.groups = std::make_unique<GroupTable>();
-      message.group_hash = known->info.group_hash;
-    }
+    message.group_hash = known->info.group_hash;
+  } else if (const auto group = queue.groups ? queue.groups->GroupOfParked(lane.position.lane, seq)
+                                             : std::nullopt) {
+    message.group_hash = *group;
+  } else {
+    // Its group is not known: all that comes after it waits until it has left for good.
+    lane.gap_lsn = last_lsn_ + 1;
+  }
+  if (message.group_hash != 0) {
+    if (!queue.groups) queue.groups = std::make_unique<GroupTable>();
+    // Its group has gone on with another one: it can only be settled.
+    if (GroupIsOpen(queue, message.group_hash)) message.group_hash = 0;
   }
   uint64_t bytes = 0;
   if (queue.groups && queue.groups->Remove(lane.position.lane, seq, &bytes)) window_bytes_ -= bytes;

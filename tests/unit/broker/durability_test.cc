@@ -226,6 +226,91 @@ TEST_F(Durability, AMessageReturnedByAReceiptOfAnEarlierBootIsFlagged) {
   EXPECT_TRUE(got[0].maybe_redelivered);
 }
 
+using Bodies = std::vector<std::string>;
+
+TEST_F(Durability, TheNextOfAGroupIsShownWhenTheOneBeforeItHasLeftForGood) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}, {"a2", 4, "a"}});
+  const auto sink = shard_.Subscribe("q");
+  auto got = sink->Take();
+  ASSERT_EQ(BodiesOf(got), Bodies{"a0"});
+  shard_.StartSettle("q", got[0].receipt, SettleAction::kAck);
+  shard_.Turn();
+  EXPECT_EQ(sink->waiting(), 0u) << "a crash would show a0 after a1";
+  shard_.Commit();
+  got = sink->Take();
+  ASSERT_EQ(BodiesOf(got), Bodies{"a1"});
+  shard_.StartSettle("q", got[0].receipt, SettleAction::kAck);
+  shard_.Turn();
+  shard_.Crash();
+  EXPECT_EQ(shard_.Drain("q"), (Bodies{"a1", "a2"}));
+}
+
+TEST_F(Durability, AGroupThatWaitsForTheDiskHoldsUpNobodyElse) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}, {"b0", 4, "b"}, {"x"}});
+  const auto sink = shard_.Subscribe("q", 1);
+  const auto got = sink->Take();
+  ASSERT_EQ(BodiesOf(got), Bodies{"a0"});
+  const auto other = shard_.StartSubscribe([] {
+    SubscribeCommand command;
+    command.queue = "q";
+    return command;
+  }());
+  shard_.StartSettle("q", got[0].receipt, SettleAction::kAck);
+  ASSERT_GT(shard_.pending_batches(), 0u);
+  auto shown = BodiesOf(sink->Take());
+  for (const std::string& body : BodiesOf(other->Take())) shown.push_back(body);
+  EXPECT_EQ(shown, (Bodies{"b0", "x"}));
+  ListMessagesCommand list;
+  list.queue = "q";
+  Reply<absl::StatusOr<ListMessagesCommand::Outcome>> listed;
+  list.done = listed.Done();
+  shard_.Start(std::move(list));
+  while (!listed.answered() && shard_.ServeReads()) {
+  }
+  ASSERT_TRUE(listed.answered());
+  ASSERT_FALSE((**listed).messages.empty());
+  EXPECT_EQ((**listed).messages[0].state, MessageState::kBlocked);
+}
+
+TEST_F(Durability, TheNextOfAGroupWaitsForAReceiptOfAnEarlierBootAsWell) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}});
+  const auto first = shard_.Receive("q");
+  ASSERT_EQ(BodiesOf(first), Bodies{"a0"});
+  shard_.Crash();
+  shard_.RunUntilQuiet();
+  shard_.StartSettle("q", first[0].receipt, SettleAction::kAck);
+  const auto sink = shard_.StartSubscribe([] {
+    SubscribeCommand command;
+    command.queue = "q";
+    return command;
+  }());
+  while (shard_.ServeReads()) shard_.Turn();
+  EXPECT_EQ(sink->waiting(), 0u);
+  shard_.RunUntilQuiet();
+  EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"a1"});
+}
+
+TEST_F(Durability, WhatFollowsAMessageThatWasTakenOutIsShownWhenThatCannotBeUndone) {
+  const auto ids = shard_.Send("q", {{"1"}, {"2"}});
+  EditMessagesCommand remove;
+  remove.queue = "q";
+  remove.positions = {ids[0]};
+  Reply<absl::StatusOr<int64_t>> removed;
+  remove.done = removed.Done();
+  shard_.Start(std::move(remove));
+  shard_.ServeReads();
+  const auto sink = shard_.StartSubscribe([] {
+    SubscribeCommand command;
+    command.queue = "q";
+    return command;
+  }());
+  ASSERT_FALSE(removed.answered());
+  EXPECT_EQ(sink->waiting(), 0u);
+  shard_.RunUntilQuiet();
+  EXPECT_TRUE(removed.answered());
+  EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"2"});
+}
+
 TEST_F(Durability, NothingIsGrantedAfterAStop) {
   shard_.Publish("q", {"1"});
   SubscribeCommand subscribe;
