@@ -71,7 +71,7 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
   if (const storage::StoredMessage* known = lane.Find(seq)) {
     message.size_bytes = known->payload.size();
-    message.publish_ms = known->info.publish_ms;
+    message.ready_since_ms = known->info.ReadySinceMs();
     message.expire_ms = known->info.expire_ms;
     message.origin = known->info.origin;
     // Otherwise its group has gone on with another one: it can only be settled.

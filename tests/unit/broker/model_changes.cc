@@ -116,6 +116,7 @@ void FeatureModel::CheckJoin(const LedgerMessage& message, const LedgerMessage& 
   if (message.info.due_ms > time_ms) Fail(message, "joined before it was due");
   if (copy.at.lane == kDelayedLane) Fail(message, "delayed again");
   if (copy.info.expire_ms != message.info.expire_ms) Fail(message, "expiry changed by joining");
+  if (copy.info.due_ms != message.info.due_ms) Fail(message, "joined with another due time");
 }
 
 void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy,
@@ -126,11 +127,11 @@ void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMes
     if (intent->why != Why::kReschedule) continue;
     const int64_t due_ms = intent->delay_ms > 0 ? time_ms + intent->delay_ms
                                                 : intent->deliver_at_ms;
-    found |= copy.info.due_ms == (due_ms > time_ms ? due_ms : 0);
+    found |= copy.info.due_ms == std::max(due_ms, time_ms);
   }
   // Its time may also have come meanwhile.
   found |= message.at.lane == kDelayedLane && message.info.due_ms <= time_ms &&
-           copy.info.due_ms == 0;
+           copy.info.due_ms == message.info.due_ms;
   if (!found) Fail(message, absl::StrCat("stored again, due at ", copy.info.due_ms));
 }
 
