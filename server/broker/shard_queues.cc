@@ -103,7 +103,7 @@ void Shard::ChangeQueue(Queue& queue, QueueConfig config, Now now) {
 
 // What the queue's runtime state takes from its config.
 void Shard::ConfigChanged(Queue& queue, Now now) {
-  queue.rate.Configure(queue.row.config.delivery_rate);
+  queue.rate.Configure(queue.row.config.delivery_rate, now.mono_ns);
   if (queue.rate_timer_ns != 0) {
     mono_timers_.Cancel({queue.rate_timer_ns, TimerKind::kQueueRate, 0, queue.qid, 0});
     queue.rate_timer_ns = 0;
