@@ -86,6 +86,9 @@ struct Queue {
   storage::QueueRow row;
   std::array<std::unique_ptr<LaneState>, kLanes> lanes;  // made when first used
   std::unique_ptr<GroupTable> groups;                    // likewise
+  // Groups whose open message left in a batch that is not known to be durable, and that batch.
+  absl::flat_hash_map<uint64_t, Lsn> closed_groups;
+  std::deque<std::pair<Lsn, uint64_t>> closed_groups_order;
 
   // Consumers with credit. One without is not here and costs nothing until it has some again.
   Takers takers;

@@ -220,6 +220,7 @@ class Shard {
   void StartDuePage(Queue& queue);
   void StartJoining(Queue& queue, Now now);
   void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
+  void CloseGroup(Queue& queue, uint64_t group_hash);
   MessagePosition JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
 
   // shard_expiry.cc

@@ -292,6 +292,12 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
       consumer.outbox_lsn = std::max(consumer.outbox_lsn, lane.grant_bound_lsn);
     }
   }
+  if (message.group_hash != 0) {
+    const auto closed = queue.closed_groups.find(message.group_hash);
+    if (closed != queue.closed_groups.end()) {
+      consumer.outbox_lsn = std::max(consumer.outbox_lsn, closed->second);
+    }
+  }
   ++queue.counters.delivered;
   ++consumer.in_flight;
   consumer.bytes_in_flight += message.size_bytes;

@@ -52,6 +52,22 @@ Seq Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInf
   return seq;
 }
 
+// What comes next of it may be chosen now, and shown once the end of this one is durable: a crash
+// would bring this one back, to be delivered behind what was to follow it.
+void Shard::CloseGroup(Queue& queue, uint64_t group_hash) {
+  queue.groups->Close(group_hash);
+  auto& order = queue.closed_groups_order;
+  for (; !order.empty() && order.front().first <= durable_lsn_; order.pop_front()) {
+    const auto it = queue.closed_groups.find(order.front().second);
+    if (it != queue.closed_groups.end() && it->second <= durable_lsn_) {
+      queue.closed_groups.erase(it);
+    }
+  }
+  queue.closed_groups[group_hash] = last_lsn_ + 1;
+  order.push_back({last_lsn_ + 1, group_hash});
+  Wake(queue);
+}
+
 // Which of the waiting messages of its group it was decides what of the group goes on.
 void Shard::Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes,
                   uint64_t group_hash) {
@@ -66,8 +82,7 @@ void Shard::Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes,
   if (queue.groups && lane_id != kDelayedLane) {
     uint64_t bytes = 0;
     if (was_open && group_hash != 0) {
-      queue.groups->Close(group_hash);
-      Wake(queue);
+      CloseGroup(queue, group_hash);
     } else if (queue.groups->Remove(lane_id, seq, &bytes)) {
       window_bytes_ -= bytes;
     } else if (group_hash != 0 && seq < lane.ScanPosition()) {
