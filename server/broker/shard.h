@@ -179,9 +179,10 @@ class Shard {
                  PublishPlan::Message* planned);
   absl::Status PlanPublish(Publish& publish, const ParkedPublish* parked, Now now,
                            PublishPlan* plan);
-  absl::Status MakeRoom(PublishPlan* plan, bool* reading, Now now);
+  static Lane LaneOfNew(const NewMessage& message, Now now);
   MessagePosition StorePublished(Queue& queue, NewMessage& message,
-                                 const std::optional<MessagePosition>& id, Now now);
+                                 const std::optional<MessagePosition>& id, bool pushed_out,
+                                 Now now);
   PublishedMessage ApplyPlanned(PublishPlan& plan, size_t index,
                                 const std::vector<MessagePosition>& ids, Now now);
   std::vector<PublishedMessage> ApplyPlan(PublishPlan& plan, Now now);
@@ -204,7 +205,12 @@ class Shard {
 
   // shard_room.cc
   bool HasRoom(const Queue& queue, const PublishPlan::Demand& demand) const;
-  bool DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* reading, Now now);
+  enum class Room { kMade, kReading, kNothingLeft, kNoWayOut };
+  Room DropHeads(Queue& queue, const PublishPlan::Demand& demand, Now now);
+  bool MayDrop(const Queue& queue, const LaneState& lane, Seq seq) const;
+  void DropWhenRead(Queue& queue, Lane lane, std::vector<Seq> seqs, PublishPlan::Demand demand);
+  absl::Status MakeRoom(PublishPlan* plan, bool* reading, Now now);
+  absl::Status PlanPushingOut(Queue& queue, PublishPlan* plan, bool* reading, Now now);
   void RoomMade(Queue& queue);
   void RunRoomMade(Now now);
 
@@ -350,6 +356,8 @@ class Shard {
   };
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
   bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
+  void PlanSettle(const Queue& queue, const SettleItem& item, const Honoured& honoured,
+                  PublishPlan* plan);
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
@@ -500,6 +508,7 @@ class Shard {
   std::deque<QueueId> dying_queues_;
   std::vector<QueueId> room_made_;
   std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
+  const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet
   std::vector<QueueId> waiting_for_open_messages_;

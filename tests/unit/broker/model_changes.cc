@@ -276,7 +276,10 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
   // An older one may have found no room in its dead-letter queue where a smaller one does.
   const LedgerQueue* dead = ledger.Find(queue.row.config.dead_letter_queue);
   if (dead && (dead->row.config.max_bytes > 0 || dead->row.config.max_length > 0)) return;
-  for (Lane lane = message.at.lane; lane < kImmediateLanes; ++lane) {
+  // Delayed ones come last.
+  const bool delayed = message.at.lane == kDelayedLane;
+  for (Lane lane = delayed ? 0 : message.at.lane; lane < kLanes; ++lane) {
+    if (lane == kDelayedLane && !delayed) break;
     for (const auto& [seq, other] : queue.lanes[lane].unsettled) {
       if (lane == message.at.lane && seq >= message.at.seq) break;
       const Lsn since = std::max(other->stored_lsn, other->state.row_lsn);
