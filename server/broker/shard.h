@@ -299,6 +299,7 @@ class Shard {
 
   // shard_definitions.cc
   void Do(ApplyDefinitionsCommand& command, Now now);
+  void Do(ExportDefinitionsCommand& command, Now now);
   absl::StatusOr<DefinitionsPlan> PlanDefinitions(const Definitions& definitions, bool prune);
   absl::Status PlanQueues(const Definitions& definitions, DefinitionsPlan* plan);
   absl::Status PlanPrunedQueues(DefinitionsPlan* plan);
