@@ -220,13 +220,13 @@ class Shard {
   void StoreIndexRows(const MessagePosition& at, const MessageInfo& info);
   // The message leaves the queue: settles it and takes it out of whatever it is in.
   void Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes, uint64_t group_hash);
+  void CloseGroup(Queue& queue, uint64_t group_hash);
 
   // shard_delayed.cc
   void ScheduleDue(Queue& queue);
   void StartDuePage(Queue& queue);
   void StartJoining(Queue& queue, Now now);
   void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
-  void CloseGroup(Queue& queue, uint64_t group_hash);
   MessagePosition JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
 
   // shard_expiry.cc
@@ -356,9 +356,9 @@ class Shard {
     bool settled = false;
   };
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
-  bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
   void PlanSettle(const Queue& queue, const SettleItem& item, const Honoured& honoured,
                   PublishPlan* plan);
+  bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
@@ -508,8 +508,8 @@ class Shard {
   ExpirySweep expiry_;
   std::deque<QueueId> dying_queues_;
   std::vector<QueueId> room_made_;
-  std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
   const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
+  std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet
   std::vector<QueueId> waiting_for_open_messages_;
