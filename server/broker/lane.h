@@ -51,6 +51,7 @@ struct OpenMessage {
   uint32_t delivery_count = 0;   // of the last grant
   uint32_t size_bytes = 0;
   SubscriptionId holder = 0;     // 0: a receive call, a former stream, a lease of an earlier boot
+  std::shared_ptr<const std::string> receiver;  // the name that the receive call gave; null: none
   int64_t ready_since_ms = 0;    // engine time; 0: not known
   int64_t lease_until_ns = 0;    // monotonic
   int64_t not_before_ms = 0;     // engine time

@@ -282,8 +282,14 @@ void Shard::RemoveConsumer(Consumer& consumer) {
   Queue* queue = consumer.queue;
   if (queue) {
     queue->attached.erase(consumer.id);
+    std::shared_ptr<const std::string> receiver;
+    if (consumer.IsReceive() && !consumer.name.empty()) {
+      receiver = std::make_shared<const std::string>(std::move(consumer.name));
+    }
     for (const auto& [lane, seq] : consumer.leases) {
-      queue->lanes[lane]->open.at(seq).holder = 0;
+      OpenMessage& message = queue->lanes[lane]->open.at(seq);
+      message.holder = 0;
+      message.receiver = receiver;
     }
   }
   if (consumer.IsReceive()) {

@@ -117,7 +117,9 @@ ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::Stored
       listed.waiting = WaitReason::kLeased;
       listed.until_ms = now.engine_ms + (open.lease_until_ns - now.mono_ns) / 1'000'000;
       if (const Consumer* holder = FindConsumer(open.holder)) {
-        listed.leased_by = holder->name.empty() ? absl::StrCat(holder->id) : holder->name;
+        listed.leased_by = absl::StrCat(holder->id);
+      } else if (open.receiver) {
+        listed.leased_by = *open.receiver;
       }
       break;
     case OpenState::kWaiting:

@@ -125,6 +125,7 @@ void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& messag
     WakeConsumer(*consumer);
   }
   message.holder = 0;
+  message.receiver = nullptr;
   Activate(queue);
 }
 
