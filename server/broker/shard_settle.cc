@@ -150,6 +150,7 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
   if (IsExpired(message.expire_ms, now)) {
     return Die(queue, lane, seq, message, DeathReason::kExpired, now);
   }
+  if (failed) ++queue.counters.retried;
   Unhook(queue, lane, seq, message);
   message.maybe_redelivered = false;  // its next hand-out is known to be a further one
   const MessagePosition at = lane.At(seq);
@@ -207,13 +208,11 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
     case SettleAction::kRetry:
       // Without a live lease the attempt has failed already, or the server's end cut it short.
       if (!leased) return absl::OkStatus();
-      ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/true,
                     BackoffMs(queue.row.config.retry, message.attempt), now);
       return absl::OkStatus();
     case SettleAction::kDelay:
       if (dying) return absl::OkStatus();
-      if (leased) ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
       return absl::OkStatus();
     case SettleAction::kRelease:
