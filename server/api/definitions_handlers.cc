@@ -1,8 +1,6 @@
 #include <memory>
-#include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/api/definitions_codec.h"
 #include "server/api/exchange_codec.h"
@@ -13,99 +11,30 @@
 #include "sluice/v1/definitions.pb.h"
 
 namespace sluice::api {
-namespace {
-
-// Reads queues, then exchanges, then bindings, a page at a time: the shard has other work between.
-// Loop thread only.
-class Export : public std::enable_shared_from_this<Export> {
- public:
-  explicit Export(std::shared_ptr<UnaryCall> call) : call_(std::move(call)) {}
-
-  void ReadQueues(std::string after) {
-    broker::ListQueuesCommand command;
-    command.after_name = std::move(after);
-    command.limit = kPageSizeMax;
-    using Result = absl::StatusOr<broker::ListQueuesOutcome>;
-    command.done = AnswerOnLoop<Result>(call_, [self = shared_from_this()](UnaryCall& call,
-                                                                           Result result) {
-      if (!result.ok()) return call.Fail(result.status());
-      for (const broker::QueueInfo& info : result->queues) {
-        if (IsTemporary(info.config.name)) continue;
-        v1::Queue queue;
-        ToProto(info, &queue);
-        *self->definitions()->add_queues() = std::move(*queue.mutable_config());
-      }
-      if (!self->StillFits()) return;
-      if (!result->more || result->queues.empty()) return self->ReadExchanges("");
-      self->ReadQueues(result->queues.back().config.name);
-    });
-    call_->api().sink->Submit(std::move(command));
-  }
-
- private:
-  // Belongs to its stream, and goes with it.
-  static bool IsTemporary(const std::string& queue) {
-    return absl::StartsWith(queue, "sluice.");
-  }
-
-  v1::Definitions* definitions() { return response_.mutable_definitions(); }
-
-  void ReadExchanges(std::string after) {
-    broker::ListExchangesCommand command;
-    command.after_name = std::move(after);
-    command.limit = kPageSizeMax;
-    using Result = absl::StatusOr<broker::ListExchangesCommand::Outcome>;
-    command.done = AnswerOnLoop<Result>(call_, [self = shared_from_this()](UnaryCall& call,
-                                                                           Result result) {
-      if (!result.ok()) return call.Fail(result.status());
-      for (const Exchange& exchange : result->exchanges) {
-        ToProto(exchange, self->definitions()->add_exchanges());
-      }
-      if (!self->StillFits()) return;
-      if (!result->more || result->exchanges.empty()) return self->ReadBindings("");
-      self->ReadExchanges(result->exchanges.back().name);
-    });
-    call_->api().sink->Submit(std::move(command));
-  }
-
-  void ReadBindings(std::string cursor) {
-    broker::ListBindingsCommand command;
-    command.cursor = std::move(cursor);
-    command.limit = kPageSizeMax;
-    using Result = absl::StatusOr<broker::ListBindingsCommand::Outcome>;
-    command.done = AnswerOnLoop<Result>(call_, [self = shared_from_this()](UnaryCall& call,
-                                                                           Result result) {
-      if (!result.ok()) return call.Fail(result.status());
-      for (const Binding& binding : result->bindings) {
-        if (IsTemporary(binding.queue)) continue;
-        ToProto(binding, self->definitions()->add_bindings());
-      }
-      if (!self->StillFits()) return;
-      if (result->next_cursor.empty()) return call.Reply(self->response_);
-      self->ReadBindings(result->next_cursor);
-    });
-    call_->api().sink->Submit(std::move(command));
-  }
-
-  // False after it has failed the call. A document cannot be cut into pages.
-  bool StillFits() {
-    if (static_cast<int64_t>(response_.ByteSizeLong()) <= kResponseBytesMax) return true;
-    call_->Fail(absl::ResourceExhaustedError(
-        absl::StrCat("the definitions are over ", kResponseBytesMax,
-                     " bytes; list queues, exchanges and bindings instead")));
-    return false;
-  }
-
-  const std::shared_ptr<UnaryCall> call_;
-  v1::ExportDefinitionsResponse response_;
-};
-
-}  // namespace
-
 void HandleExportDefinitions(const std::shared_ptr<UnaryCall>& call) {
   v1::ExportDefinitionsRequest request;
   if (!call->Parse(&request)) return;
-  std::make_shared<Export>(call)->ReadQueues("");
+  broker::ExportDefinitionsCommand command;
+  command.bytes_max = static_cast<size_t>(kResponseBytesMax);
+  using Result = absl::StatusOr<broker::DefinitionsSnapshot>;
+  command.done = AnswerOnLoop<Result>(call, [](UnaryCall& call, Result result) {
+    if (!result.ok()) return call.Fail(result.status());
+    v1::ExportDefinitionsResponse response;
+    v1::Definitions& definitions = *response.mutable_definitions();
+    for (const QueueConfig& queue : result->queues) ToProto(queue, definitions.add_queues());
+    for (const Exchange& exchange : result->exchanges) {
+      ToProto(exchange, definitions.add_exchanges());
+    }
+    for (const Binding& binding : result->bindings) ToProto(binding, definitions.add_bindings());
+    // A document cannot be cut into pages.
+    if (static_cast<int64_t>(response.ByteSizeLong()) > kResponseBytesMax) {
+      return call.Fail(absl::ResourceExhaustedError(
+          absl::StrCat("the definitions are over ", kResponseBytesMax,
+                       " bytes; list queues, exchanges and bindings instead")));
+    }
+    call.Reply(response);
+  });
+  call->api().sink->Submit(std::move(command));
 }
 
 void HandleApplyDefinitions(const std::shared_ptr<UnaryCall>& call) {

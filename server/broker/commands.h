@@ -564,6 +564,20 @@ struct ApplyDefinitionsCommand {
   Done done;
 };
 
+// All that is defined, as of one moment. Queues that live with a stream, and bindings to them, are
+// left out.
+struct DefinitionsSnapshot {
+  std::vector<QueueConfig> queues;  // in order of name, as exchanges are
+  std::vector<Exchange> exchanges;
+  std::vector<Binding> bindings;
+};
+// RESOURCE_EXHAUSTED if the texts in it take more than `bytes_max`: it is taken in one turn.
+struct ExportDefinitionsCommand {
+  using Done = absl::AnyInvocable<void(absl::StatusOr<DefinitionsSnapshot>)>;
+  size_t bytes_max = 0;
+  Done done;
+};
+
 // ---- the shard itself
 
 struct ShardTotals {
@@ -608,7 +622,8 @@ using Command =
                  UpdateExchangeCommand, DeleteExchangeCommand, CreateBindingCommand,
                  DeleteBindingCommand, ListBindingsCommand, ListMessagesCommand, GetMessageCommand,
                  EditMessagesCommand, ListConsumersCommand, CloseConsumerCommand,
-                 ApplyDefinitionsCommand, InspectCommand, DrainCommand, StopCommand>;
+                 ApplyDefinitionsCommand, ExportDefinitionsCommand, InspectCommand, DrainCommand,
+                 StopCommand>;
 
 // Where commands go in. Thread-safe; never blocks.
 class CommandSink {

@@ -51,7 +51,7 @@ void LaneState::Append(MessageInfo info, Payload payload, bool consumed,
     *shard_window_bytes += bytes;
     fetch_cursor = seq + 1;
   } else if (Unsettled() == 0) {
-    peeked_publish_ms = info.publish_ms;
+    peeked_ready_since_ms = info.ReadySinceMs();
   }
   next_seq = seq + 1;
 }
@@ -62,7 +62,7 @@ void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* sh
     window_bytes -= back.payload.size();
     *shard_window_bytes -= back.payload.size();
     fetch_cursor = back.seq;
-    if (window.size() == 1) peeked_publish_ms = back.info.publish_ms;
+    if (window.size() == 1) peeked_ready_since_ms = back.info.ReadySinceMs();
     window.pop_back();
   }
 }
@@ -147,7 +147,7 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
     *shard_window_bytes += message.payload.size();
     window.push_back(std::move(message));
   }
-  peeked_publish_ms.reset();
+  peeked_ready_since_ms.reset();
   if (!size.IsFull(range)) {
     const Seq missing = settled.NextUnsettled(expected);
     if (missing < range.end) {

@@ -51,7 +51,8 @@ struct OpenMessage {
   uint32_t delivery_count = 0;   // of the last grant
   uint32_t size_bytes = 0;
   SubscriptionId holder = 0;     // 0: a receive call, a former stream, a lease of an earlier boot
-  int64_t publish_ms = 0;
+  std::shared_ptr<const std::string> receiver;  // the name that the receive call gave; null: none
+  int64_t ready_since_ms = 0;    // engine time; 0: not known
   int64_t lease_until_ns = 0;    // monotonic
   int64_t not_before_ms = 0;     // engine time
   uint64_t group_hash = 0;       // 0: no group
@@ -105,7 +106,7 @@ struct LaneState {
   std::deque<storage::StoredMessage> window;
   uint64_t window_bytes = 0;
   bool reading = false;  // a page-in is under way
-  std::optional<int64_t> peeked_publish_ms;  // of the first message, when the window is empty
+  std::optional<int64_t> peeked_ready_since_ms;  // of the first message, when the window is empty
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
   uint64_t returned_bytes = 0;  // payloads of returned messages

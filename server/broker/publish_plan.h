@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "server/broker/queue.h"
 #include "server/broker/recent_ids.h"
@@ -38,6 +40,17 @@ struct PublishPlan {
 
   std::vector<Message> messages;  // of all publishes, one after the other
   absl::btree_map<QueueId, Demand> demand;  // in order, so that one plan is done in one way
+  // What a transaction settles: it must still be there then, and what leaves makes room.
+  struct Settling {
+    absl::btree_set<std::pair<Lane, Seq>> messages;
+    int64_t leaving = 0;  // of them, those that the queue is then rid of
+    int64_t leaving_bytes = 0;
+  };
+  absl::btree_map<QueueId, Settling> settling;
+  // Messages, by queue and index, that later ones of the same publish push out of a queue which
+  // drops its head and holds less than all of them.
+  absl::flat_hash_set<std::pair<QueueId, size_t>> pushed_out;
+  absl::flat_hash_set<QueueId> takes_pushed_out;  // their dead-letter queues
   absl::flat_hash_map<RecentIds::Key, First> planned_ids;
   // Not empty: rows of the store that have to be known before the plan can be made.
   std::vector<RecentIds::Key> unknown;

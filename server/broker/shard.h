@@ -186,9 +186,10 @@ class Shard {
                  PublishPlan::Message* planned);
   absl::Status PlanPublish(Publish& publish, const ParkedPublish* parked, Now now,
                            PublishPlan* plan);
-  absl::Status MakeRoom(PublishPlan* plan, bool* reading, Now now);
+  static Lane LaneOfNew(const NewMessage& message, Now now);
   MessagePosition StorePublished(Queue& queue, NewMessage& message,
-                                 const std::optional<MessagePosition>& id, Now now);
+                                 const std::optional<MessagePosition>& id, bool pushed_out,
+                                 Now now);
   PublishedMessage ApplyPlanned(PublishPlan& plan, size_t index,
                                 const std::vector<MessagePosition>& ids, Now now);
   std::vector<PublishedMessage> ApplyPlan(PublishPlan& plan, Now now);
@@ -211,7 +212,12 @@ class Shard {
 
   // shard_room.cc
   bool HasRoom(const Queue& queue, const PublishPlan::Demand& demand) const;
-  bool DropHeads(Queue& queue, const PublishPlan::Demand& demand, bool* reading, Now now);
+  enum class Room { kMade, kReading, kNothingLeft, kNoWayOut };
+  Room DropHeads(Queue& queue, const PublishPlan::Demand& demand, Now now);
+  bool MayDrop(const Queue& queue, const LaneState& lane, Seq seq) const;
+  void DropWhenRead(Queue& queue, Lane lane, std::vector<Seq> seqs, PublishPlan::Demand demand);
+  absl::Status MakeRoom(PublishPlan* plan, bool* reading, Now now);
+  absl::Status PlanPushingOut(Queue& queue, PublishPlan* plan, bool* reading, Now now);
   void RoomMade(Queue& queue);
   void RunRoomMade(Now now);
 
@@ -299,6 +305,7 @@ class Shard {
 
   // shard_definitions.cc
   void Do(ApplyDefinitionsCommand& command, Now now);
+  void Do(ExportDefinitionsCommand& command, Now now);
   absl::StatusOr<DefinitionsPlan> PlanDefinitions(const Definitions& definitions, bool prune);
   absl::Status PlanQueues(const Definitions& definitions, DefinitionsPlan* plan);
   absl::Status PlanPrunedQueues(DefinitionsPlan* plan);
@@ -355,6 +362,8 @@ class Shard {
     bool settled = false;
   };
   absl::StatusOr<Honoured> FindHonoured(Queue& queue, const Receipt& receipt, int64_t now_ns);
+  void PlanSettle(const Queue& queue, const SettleItem& item, const Honoured& honoured,
+                  PublishPlan* plan);
   bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
   OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
@@ -505,6 +514,7 @@ class Shard {
   ExpirySweep expiry_;
   std::deque<QueueId> dying_queues_;
   std::vector<QueueId> room_made_;
+  const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
   std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet

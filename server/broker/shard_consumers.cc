@@ -104,7 +104,7 @@ void Shard::Do(SubscribeCommand& command, Now now) {
   consumer->exclusive = command.exclusive;
   consumer->owns_queue = command.temporary_queue != nullptr;
   consumer->priority = command.consumer_priority;
-  consumer->rate.Configure(command.delivery_rate);
+  consumer->rate.Configure(command.delivery_rate, now.mono_ns);
   consumer->lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
   consumer->max_in_flight = command.max_in_flight;
   consumer->max_bytes_in_flight = command.max_bytes_in_flight;
@@ -282,8 +282,14 @@ void Shard::RemoveConsumer(Consumer& consumer) {
   Queue* queue = consumer.queue;
   if (queue) {
     queue->attached.erase(consumer.id);
+    std::shared_ptr<const std::string> receiver;
+    if (consumer.IsReceive() && !consumer.name.empty()) {
+      receiver = std::make_shared<const std::string>(std::move(consumer.name));
+    }
     for (const auto& [lane, seq] : consumer.leases) {
-      queue->lanes[lane]->open.at(seq).holder = 0;
+      OpenMessage& message = queue->lanes[lane]->open.at(seq);
+      message.holder = 0;
+      message.receiver = receiver;
     }
   }
   if (consumer.IsReceive()) {

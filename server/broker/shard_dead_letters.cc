@@ -63,10 +63,9 @@ bool Shard::DieWithBody(Queue& queue, LaneState& lane, storage::StoredMessage me
   if (!queue.row.config.dead_letter_queue.empty()) {
     to = FindQueue(queue.row.config.dead_letter_queue);
     const PublishPlan::Demand demand{1, static_cast<int64_t>(message.payload.size())};
-    bool reading = false;
     if (!to) return false;
     if (!HasRoom(*to, demand) && (to->row.config.overflow != Overflow::kDropHead ||
-                                  !DropHeads(*to, demand, &reading, now))) {
+                                  DropHeads(*to, demand, now) != Room::kMade)) {
       AwaitRoom(*to, queue);
       return false;
     }

@@ -1,5 +1,6 @@
 // Making what there is agree with definitions: first a plan, checked as a whole, then one batch.
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -24,6 +25,12 @@ absl::Status At(const std::string& path, const absl::Status& status) {
 
 absl::Status DefinedTwice(const std::string& path, const std::string& name) {
   return MakeFieldError(path, absl::StrCat("'", name, "' is defined twice"));
+}
+
+size_t TextBytes(const std::map<std::string, std::string>& pairs) {
+  size_t bytes = 0;
+  for (const auto& [key, value] : pairs) bytes += key.size() + value.size();
+  return bytes;
 }
 
 std::string QueueResource(const std::string& name) { return absl::StrCat("queue ", name); }
@@ -287,6 +294,37 @@ void Shard::Do(ApplyDefinitionsCommand& command, Now now) {
   if (!plan.ok()) return command.done(plan.status());
   if (!command.dry_run) ApplyDefinitions(*plan, now);
   AnswerWhenDurable(std::move(command.done), std::move(plan->changes));
+}
+
+void Shard::Do(ExportDefinitionsCommand& command, Now now) {
+  DefinitionsSnapshot snapshot;
+  size_t bytes = 0;
+  const auto fits = [&](size_t more) { return (bytes += more) <= command.bytes_max; };
+  for (const auto& [name, queue] : queues_) {
+    if (queue->row.temporary) continue;
+    const QueueConfig& config = queue->row.config;
+    if (!fits(name.size() + config.dead_letter_queue.size() + TextBytes(config.labels))) break;
+    snapshot.queues.push_back(config);
+  }
+  router_.ForEachExchange([&](const Exchange& exchange) {
+    if (!fits(exchange.name.size() + TextBytes(exchange.labels))) return;
+    snapshot.exchanges.push_back(exchange);
+  });
+  router_.ForEachBinding([&](const Binding& binding) {
+    const Queue* queue = binding.queue.empty() ? nullptr : FindQueue(binding.queue);
+    if (queue && queue->row.temporary) return;
+    if (!fits(binding.exchange.size() + binding.queue.size() + binding.to_exchange.size() +
+              binding.binding_key.size() + TextBytes(binding.headers))) {
+      return;
+    }
+    snapshot.bindings.push_back(binding);
+  });
+  if (bytes > command.bytes_max) {
+    return command.done(absl::ResourceExhaustedError(
+        absl::StrCat("the definitions are over ", command.bytes_max,
+                     " bytes; list queues, exchanges and bindings instead")));
+  }
+  AnswerWhenDurable(std::move(command.done), std::move(snapshot));
 }
 
 }  // namespace sluice::broker

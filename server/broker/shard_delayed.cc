@@ -110,7 +110,6 @@ void Shard::JoinDue(Queue& queue, storage::StoredMessage message, Now now) {
 MessagePosition Shard::JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message) {
   const Seq seq = message.seq;
   MessageInfo info = message.info;
-  info.due_ms = 0;
   info.priority = kPriorityDefault;
   if (!info.origin) info.origin = std::make_shared<const Origin>(Origin{from.At(seq), {}});
   const uint32_t bytes = message.payload.size();

@@ -87,12 +87,12 @@ std::array<Lane, kImmediateLanes> Shard::LaneOrder(Queue& queue, Now now) {
     int64_t head_ms = now.engine_ms;
     if (!lane->returned.empty()) {
       const OpenMessage& message = lane->open.at(*lane->returned.begin());
-      if (message.publish_ms > 0) head_ms = message.publish_ms;
+      if (message.ready_since_ms > 0) head_ms = message.ready_since_ms;
     } else if (queue.groups && queue.groups->Candidate(id)) {
-      const int64_t publish_ms = queue.groups->CandidateMessage(id).info.publish_ms;
-      if (publish_ms > 0) head_ms = publish_ms;
+      const int64_t since_ms = queue.groups->CandidateMessage(id).info.ReadySinceMs();
+      if (since_ms > 0) head_ms = since_ms;
     } else if (const storage::StoredMessage* front = lane->Front(&window_bytes_)) {
-      head_ms = front->info.publish_ms;
+      head_ms = front->info.ReadySinceMs();
     } else if (lane->HasMoreOnDisk()) {
       // While higher lanes have work nobody else would ever ask for it.
       PageIn(queue, *lane);
@@ -232,7 +232,7 @@ OpenMessage& Shard::OpenFresh(Queue& queue, LaneState& lane,
                               const storage::StoredMessage& message) {
   OpenMessage& open = lane.open[message.seq];
   open.size_bytes = message.payload.size();
-  open.publish_ms = message.info.publish_ms;
+  open.ready_since_ms = message.info.ReadySinceMs();
   open.group_hash = message.info.group_hash;
   open.expire_ms = message.info.expire_ms;
   open.origin = message.info.origin;

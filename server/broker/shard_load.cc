@@ -224,7 +224,7 @@ void Shard::StartQueues(bool clean_stop, Now now) {
       continue;
     }
     queue->last_used_ms = now.engine_ms;
-    queue->rate.Configure(queue->row.config.delivery_rate);
+    queue->rate.Configure(queue->row.config.delivery_rate, now.mono_ns);
     ScheduleIdleExpiry(*queue, now);
     ScheduleDue(*queue);
     Wake(*queue);

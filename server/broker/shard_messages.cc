@@ -121,7 +121,9 @@ ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::Stored
       listed.waiting = WaitReason::kLeased;
       listed.until_ms = now.engine_ms + (open.lease_until_ns - now.mono_ns) / 1'000'000;
       if (const Consumer* holder = FindConsumer(open.holder)) {
-        listed.leased_by = holder->name.empty() ? absl::StrCat(holder->id) : holder->name;
+        listed.leased_by = absl::StrCat(holder->id);
+      } else if (open.receiver) {
+        listed.leased_by = *open.receiver;
       }
       break;
     case OpenState::kWaiting:
@@ -280,11 +282,11 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   const Lane now_in = lane.position.lane;
   const int priority = now_in == kDelayedLane ? info.priority : PriorityOfLane(now_in);
   if (info.expire_ms != 0) {
-    const int64_t ttl_ms = info.expire_ms - std::max(info.due_ms, info.publish_ms);
+    const int64_t ttl_ms = info.expire_ms - info.ReadySinceMs();
     info.expire_ms = std::max(due_ms, now.engine_ms) + ttl_ms;
   }
   const bool later = due_ms > now.engine_ms;
-  info.due_ms = later ? due_ms : 0;
+  info.due_ms = std::max(due_ms, now.engine_ms);
   info.priority = later ? priority : kPriorityDefault;
   if (!info.origin) info.origin = std::make_shared<const Origin>(Origin{lane.At(seq), {}});
   const uint32_t bytes = message.payload.size();

@@ -88,7 +88,7 @@ void Shard::OnReturnedRead(Queue& queue, LaneState& lane, storage::StoredMessage
   const auto it = lane.open.find(message.seq);
   if (it == lane.open.end() || it->second.state != OpenState::kReturned) return;
   OpenMessage& open = it->second;
-  open.publish_ms = message.info.publish_ms;
+  open.ready_since_ms = message.info.ReadySinceMs();
   open.expire_ms = message.info.expire_ms;
   open.origin = message.info.origin;
   open.size_bytes = message.payload.size();

@@ -87,7 +87,11 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
     if (attempt.id != 0) LookUp(attempt, plan.unknown);
     return false;
   }
-  if (status.ok()) status = MakeRoom(&plan, &reading, now);
+  if (status.ok()) {
+    making_room_for_ = &plan;
+    status = MakeRoom(&plan, &reading, now);
+    making_room_for_ = nullptr;
+  }
   if (reading) {
     if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
     return false;

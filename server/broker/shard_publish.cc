@@ -14,17 +14,6 @@ namespace {
 
 using storage::Family;
 
-// When to come back to a full queue: long enough for consumers to have made some room.
-constexpr int64_t kFullRetryMs = 1000;
-
-absl::Status QueueFull(const Queue& queue) {
-  return WithRetryAfter(
-      MakeError(ErrorReason::kQueueFull,
-                absl::StrCat("queue '", queue.row.config.name,
-                             "' is full; publish again once messages have been settled")),
-      kFullRetryMs);
-}
-
 int64_t BytesOf(const Publish& publish) {
   int64_t bytes = 0;
   for (const NewMessage& message : publish.messages) bytes += message.payload.size();
@@ -41,6 +30,10 @@ int64_t DueMs(const NewMessage& message, Now now) {
 }
 
 }  // namespace
+
+Lane Shard::LaneOfNew(const NewMessage& message, Now now) {
+  return DueMs(message, now) > 0 ? kDelayedLane : LaneOfPriority(message.priority);
+}
 
 // ---- planning
 
@@ -127,42 +120,12 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
   return absl::OkStatus();
 }
 
-// ---- room
-
-// OK: there is room everywhere, made where the queue says so. Otherwise plan->full says where not,
-// and whether waiting for `*reading` would help.
-absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
-  std::vector<std::pair<Queue*, PublishPlan::Demand>> to_drop;
-  for (const auto& [qid, demand] : plan->demand) {
-    Queue* queue = FindQueue(qid);
-    if (HasRoom(*queue, demand)) continue;
-    const QueueConfig& config = queue->row.config;
-    const bool could_fit = (config.max_length == 0 || demand.messages <= config.max_length) &&
-                           (config.max_bytes == 0 || demand.bytes <= config.max_bytes);
-    if (could_fit && config.overflow == Overflow::kDropHead) {
-      to_drop.push_back({queue, demand});
-      continue;
-    }
-    plan->full = queue;
-    if (could_fit) return QueueFull(*queue);
-    return MakeError(ErrorReason::kQueueFull, absl::StrCat("the publish is larger than queue '",
-                                                           config.name, "' may ever hold"));
-  }
-  // Nothing is dropped for a publish that another queue refuses.
-  for (const auto& [queue, demand] : to_drop) {
-    if (DropHeads(*queue, demand, reading, now)) continue;
-    plan->full = queue;
-    return QueueFull(*queue);
-  }
-  // What was dropped may have gone, as dead letters, to another queue of the plan.
-  return to_drop.empty() ? absl::OkStatus() : MakeRoom(plan, reading, now);
-}
-
 // ---- storing
 
 // The position at which a message is stored is its id unless it has one.
 MessagePosition Shard::StorePublished(Queue& queue, NewMessage& message,
-                                      const std::optional<MessagePosition>& id, Now now) {
+                                      const std::optional<MessagePosition>& id, bool pushed_out,
+                                      Now now) {
   MessageInfo info;
   info.publish_ms = now.engine_ms;
   info.due_ms = DueMs(message, now);
@@ -174,8 +137,7 @@ MessagePosition Shard::StorePublished(Queue& queue, NewMessage& message,
   }
   if (ttl_ms > 0) info.expire_ms = std::max(info.due_ms, now.engine_ms) + ttl_ms;
   info.priority = message.priority;
-  LaneState& lane =
-      LaneOf(queue, info.due_ms > 0 ? kDelayedLane : LaneOfPriority(message.priority));
+  LaneState& lane = LaneOf(queue, LaneOfNew(message, now));
   const MessagePosition at = lane.At(lane.next_seq);
   if (id) {
     info.origin = std::make_shared<const Origin>(Origin{*id, {}});
@@ -186,7 +148,12 @@ MessagePosition Shard::StorePublished(Queue& queue, NewMessage& message,
   queue.counters.published += 1;
   queue.counters.published_bytes += message.payload.size();
   queue.last_used_ms = now.engine_ms;
-  AddMessage(queue, lane, message.payload, std::move(info));
+  AddMessage(queue, lane, message.payload, info);
+  if (pushed_out) {
+    // Its dead-letter queue has been seen to have room.
+    DieWithBody(queue, lane, {at.seq, std::move(info), message.payload}, DeathReason::kOverflow,
+                "", now);
+  }
   return id ? *id : at;
 }
 
@@ -208,7 +175,9 @@ PublishedMessage Shard::ApplyPlanned(PublishPlan& plan, size_t index,
     }
   }
   for (Queue* queue : planned.stored_in) {
-    const MessagePosition stored = StorePublished(*queue, *planned.message, id, now);
+    const MessagePosition stored =
+        StorePublished(*queue, *planned.message, id,
+                       plan.pushed_out.contains({queue->qid, index}), now);
     if (!id) id = stored;
     const MessageOptions* options = planned.message->options.get();
     if (options && options->dedup && queue->row.config.dedup_window_ms > 0) {
@@ -254,7 +223,7 @@ void Shard::Do(PublishCommand& command, Now now) {
       std::vector<PublishedMessage> published;
       published.reserve(command.publish.messages.size());
       for (NewMessage& message : command.publish.messages) {
-        published.push_back({StorePublished(*queue, message, std::nullopt, now)});
+        published.push_back({StorePublished(*queue, message, std::nullopt, false, now)});
       }
       return AnswerWhenDurable(std::move(command.done), std::move(published));
     }

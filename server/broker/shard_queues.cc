@@ -103,7 +103,7 @@ void Shard::ChangeQueue(Queue& queue, QueueConfig config, Now now) {
 
 // What the queue's runtime state takes from its config.
 void Shard::ConfigChanged(Queue& queue, Now now) {
-  queue.rate.Configure(queue.row.config.delivery_rate);
+  queue.rate.Configure(queue.row.config.delivery_rate, now.mono_ns);
   if (queue.rate_timer_ns != 0) {
     mono_timers_.Cancel({queue.rate_timer_ns, TimerKind::kQueueRate, 0, queue.qid, 0});
     queue.rate_timer_ns = 0;
@@ -154,10 +154,10 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   if (lane.Ready() == 0) return std::nullopt;
   if (!lane.returned.empty()) {
     const OpenMessage& message = lane.open.at(*lane.returned.begin());
-    if (message.publish_ms > 0) return message.publish_ms;
+    if (message.ready_since_ms > 0) return message.ready_since_ms;
   }
-  if (!lane.window.empty()) return lane.window.front().info.publish_ms;
-  if (lane.peeked_publish_ms) return lane.peeked_publish_ms;
+  if (!lane.window.empty()) return lane.window.front().info.ReadySinceMs();
+  if (lane.peeked_ready_since_ms) return lane.peeked_ready_since_ms;
   // Statistics must not get in the way of what consumers wait for.
   if (!lane.reading && lane.HasMoreOnDisk() && peeks_ < kPeeksMax) {
     ReadRequest request;
@@ -173,7 +173,7 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
                 LaneState& lane = *queue->lanes[lane_id];
                 lane.reading = false;
                 if (!result.messages.empty()) {
-                  lane.peeked_publish_ms = result.messages.front().info.publish_ms;
+                  lane.peeked_ready_since_ms = result.messages.front().info.ReadySinceMs();
                 }
                 Wake(*queue);
                 return absl::OkStatus();
@@ -445,7 +445,7 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
   lane.window.clear();
   lane.window_bytes = 0;
   lane.fetch_cursor = lane.next_seq;
-  lane.peeked_publish_ms.reset();
+  lane.peeked_ready_since_ms.reset();
   lane.unsettled_bytes = 0;
   for (const Seq seq : kept) lane.unsettled_bytes += lane.open.at(seq).size_bytes;
   MarkDirty(queue, lane);

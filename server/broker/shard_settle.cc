@@ -71,7 +71,7 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
   if (const storage::StoredMessage* known = lane.Find(seq)) {
     message.size_bytes = known->payload.size();
-    message.publish_ms = known->info.publish_ms;
+    message.ready_since_ms = known->info.ReadySinceMs();
     message.expire_ms = known->info.expire_ms;
     message.origin = known->info.origin;
     message.group_hash = known->info.group_hash;
@@ -132,6 +132,7 @@ void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& messag
     WakeConsumer(*consumer);
   }
   message.holder = 0;
+  message.receiver = nullptr;
   Activate(queue);
 }
 
@@ -156,6 +157,7 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
   if (IsExpired(message.expire_ms, now)) {
     return Die(queue, lane, seq, message, DeathReason::kExpired, now);
   }
+  if (failed) ++queue.counters.retried;
   Unhook(queue, lane, seq, message);
   message.maybe_redelivered = false;  // its next hand-out is known to be a further one
   const MessagePosition at = lane.At(seq);
@@ -213,13 +215,11 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
     case SettleAction::kRetry:
       // Without a live lease the attempt has failed already, or the server's end cut it short.
       if (!leased) return absl::OkStatus();
-      ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/true,
                     BackoffMs(queue.row.config.retry, message.attempt), now);
       return absl::OkStatus();
     case SettleAction::kDelay:
       if (dying) return absl::OkStatus();
-      if (leased) ++queue.counters.retried;
       ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
       return absl::OkStatus();
     case SettleAction::kRelease:

@@ -27,7 +27,10 @@ absl::Status Shard::PlanTransact(TransactCommand& command, const ParkedPublish* 
       if (!queue.ok()) return queue.status();
       for (size_t k = 0; k < settles[i].items.size(); ++k) {
         const auto found = FindHonoured(**queue, settles[i].items[k].receipt, now.mono_ns);
-        if (found.ok()) continue;
+        if (found.ok()) {
+          PlanSettle(**queue, settles[i].items[k], *found, plan);
+          continue;
+        }
         return MakeError(ReasonOf(found.status()),
                          absl::StrCat(field, "[", i, "] item ", k, ": ",
                                       found.status().message()));
@@ -40,7 +43,30 @@ absl::Status Shard::PlanTransact(TransactCommand& command, const ParkedPublish* 
   for (Publish& publish : command.publishes) {
     if (status.ok()) status = PlanPublish(publish, parked, now, plan);
   }
+  // The whole is one commit: what leaves a queue makes room for what comes.
+  for (auto& [qid, demand] : plan->demand) {
+    const auto settling = plan->settling.find(qid);
+    if (settling == plan->settling.end()) continue;
+    demand.messages -= settling->second.leaving;
+    demand.bytes -= settling->second.leaving_bytes;
+  }
   return status;
+}
+
+void Shard::PlanSettle(const Queue& queue, const SettleItem& item, const Honoured& honoured,
+                       PublishPlan* plan) {
+  if (honoured.settled) return;
+  LaneState& lane = *honoured.lane;
+  const Seq seq = item.receipt.position.seq;
+  PublishPlan::Settling& settling = plan->settling[queue.qid];
+  if (!settling.messages.insert({lane.position.lane, seq}).second) return;
+  if (item.action != SettleAction::kAck && item.action != SettleAction::kDiscard) return;
+  ++settling.leaving;
+  if (honoured.message) {
+    settling.leaving_bytes += honoured.message->size_bytes;
+  } else if (const storage::StoredMessage* known = lane.Find(seq)) {
+    settling.leaving_bytes += known->payload.size();
+  }
 }
 
 void Shard::ApplyTransact(TransactCommand& command, std::vector<PublishedMessage> published,

@@ -15,9 +15,14 @@ namespace sluice::broker {
 // ITU-T I.371 annex A). Not thread-safe.
 class TokenBucket {
  public:
-  void Configure(const RateLimit& limit) {
+  // What has been taken stays taken, as so many tokens: they come back at the new rate.
+  void Configure(const RateLimit& limit, int64_t now_ns) {
+    const auto now = static_cast<double>(now_ns);
+    const double missing = limited() ? std::max(0.0, full_at_ns_ - now) / interval_ns_ : 0;
+    const int burst = std::max(1, limit.burst);
     interval_ns_ = limit.per_second > 0 ? kNsPerSecond / limit.per_second : 0;
-    burst_ns_ = interval_ns_ * std::max(1, limit.burst);
+    burst_ns_ = interval_ns_ * burst;
+    full_at_ns_ = now + std::min<double>(missing, burst) * interval_ns_;
   }
   bool limited() const { return interval_ns_ > 0; }
 

@@ -20,10 +20,12 @@ inline constexpr char kOtherQueues[] = "_other";
 inline constexpr Metric kQueueMessages{"sluice_queue_messages",
                                        "Unsettled messages of a queue by state."};
 inline constexpr Metric kQueueBytes{"sluice_queue_bytes", "Bytes of all unsettled messages."};
-inline constexpr Metric kQueueConsumers{"sluice_queue_consumers", "Open subscriptions of a queue."};
+inline constexpr Metric kQueueConsumers{
+    "sluice_queue_consumers", "Open subscriptions of a queue, and calls of Receive that wait."};
 inline constexpr Metric kQueueOldestReadyAge{
     "sluice_queue_oldest_ready_age_seconds",
-    "Time since the oldest message that waits for a consumer was published; 0 if none waits."};
+    "Time since the oldest message that waits for a consumer was published or became due; 0 if "
+    "none waits."};
 inline constexpr Metric kPublished{"sluice_messages_published_total", "Messages stored."};
 inline constexpr Metric kPublishedBytes{"sluice_messages_published_bytes_total",
                                         "Bytes of the messages stored."};
@@ -34,15 +36,17 @@ inline constexpr Metric kRedelivered{"sluice_messages_redelivered_total",
 inline constexpr Metric kAcked{"sluice_messages_acked_total", "Messages settled by an ack."};
 inline constexpr Metric kRetried{"sluice_messages_retried_total",
                                  "Attempts that failed and left the message in the queue."};
-inline constexpr Metric kDiscarded{"sluice_messages_discarded_total",
-                                   "Messages settled by a nack that discards."};
-inline constexpr Metric kPurged{"sluice_messages_purged_total", "Messages removed by a purge."};
+inline constexpr Metric kDiscarded{
+    "sluice_messages_discarded_total",
+    "Messages dropped by a nack, or out of attempts, and not dead-lettered."};
+inline constexpr Metric kPurged{"sluice_messages_purged_total",
+                                "Messages removed by a purge or deleted by id or filter."};
 inline constexpr Metric kDeadLettered{"sluice_messages_dead_lettered_total",
                                       "Messages moved to a dead-letter queue."};
 inline constexpr Metric kExpired{"sluice_messages_expired_total",
                                 "Messages that were not delivered within their time to live."};
 inline constexpr Metric kDropped{"sluice_messages_dropped_total",
-                                 "Messages dropped from the head of a full queue."};
+                                 "Messages dropped to make room in a full queue."};
 inline constexpr Metric kDuplicates{"sluice_messages_duplicate_total",
                                     "Published messages that the queue had already."};
 inline constexpr Metric kLeasesExpired{"sluice_leases_expired_total",

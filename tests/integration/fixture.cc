@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 namespace sluice::testing {
 
@@ -16,6 +17,9 @@ void ServerTest::StartServer() {
   const absl::Status status = server_.Start();
   ASSERT_TRUE(status.ok()) << status;
   client_ = std::make_unique<Client>(server_.address());
+  // A connection that takes longer than the short backoff would fail the first call of a test.
+  ASSERT_TRUE(client_->channel->WaitForConnected(
+      absl::ToChronoTime(absl::Now() + ServerProcess::kStartTimeout)));
 }
 
 void ServerTest::KillAndRestart() {

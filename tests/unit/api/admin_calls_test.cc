@@ -152,23 +152,15 @@ TEST_F(AdminCallsTest, AConsumerIdThatWasNeverGivenIsNotFound) {
   EXPECT_TRUE(closed.get().status.ok());
 }
 
-TEST_F(AdminCallsTest, AnExportReadsEveryPageAndLeavesTemporaryQueuesOut) {
+TEST_F(AdminCallsTest, AnExportIsOneCommand) {
   auto exported = Call(&Admin::ExportDefinitions, v1::ExportDefinitionsRequest());
-  broker::QueueInfo a, temporary, b;
-  a.config.name = "a";
-  temporary.config.name = "sluice.tmp.1";
-  b.config.name = "b";
-  shard_.Take<broker::ListQueuesCommand>().done(broker::ListQueuesOutcome{{a, temporary}, true});
-  auto queues = shard_.Take<broker::ListQueuesCommand>();
-  EXPECT_EQ(queues.after_name, "sluice.tmp.1");
-  queues.done(broker::ListQueuesOutcome{{b}, false});
-  shard_.Take<broker::ListExchangesCommand>().done(
-      broker::ListExchangesCommand::Outcome{{{"e", ExchangeType::kTopic, "", {}}}, false});
-  shard_.Take<broker::ListBindingsCommand>().done(
-      broker::ListBindingsCommand::Outcome{{{"e", "a", "", "", {}}}, "next"});
-  auto bindings = shard_.Take<broker::ListBindingsCommand>();
-  EXPECT_EQ(bindings.cursor, "next");
-  bindings.done(broker::ListBindingsCommand::Outcome{{{"e", "sluice.tmp.1", "", "", {}}}, ""});
+  broker::DefinitionsSnapshot snapshot;
+  snapshot.queues.resize(2);
+  snapshot.queues[0].name = "a";
+  snapshot.queues[1].name = "b";
+  snapshot.exchanges = {{"e", ExchangeType::kTopic, "", {}}};
+  snapshot.bindings = {{"e", "a", "", "", {}}};
+  shard_.Take<broker::ExportDefinitionsCommand>().done(snapshot);
   const auto answer = exported.get();
   ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
   const v1::Definitions& definitions = answer.response.definitions();
@@ -181,14 +173,14 @@ TEST_F(AdminCallsTest, AnExportReadsEveryPageAndLeavesTemporaryQueuesOut) {
 
 TEST_F(AdminCallsTest, AnExportThatOneAnswerCannotHoldIsRefused) {
   auto exported = Call(&Admin::ExportDefinitions, v1::ExportDefinitionsRequest());
-  broker::ListQueuesOutcome outcome;
-  broker::QueueInfo info;
-  info.config.labels["k"] = std::string(16'000, 'x');
+  broker::DefinitionsSnapshot snapshot;
+  QueueConfig config;
+  config.labels["k"] = std::string(16'000, 'x');
   for (int i = 0; i < 300; ++i) {
-    info.config.name = absl::StrCat("q", i);
-    outcome.queues.push_back(info);
+    config.name = absl::StrCat("q", i);
+    snapshot.queues.push_back(config);
   }
-  shard_.Take<broker::ListQueuesCommand>().done(outcome);
+  shard_.Take<broker::ExportDefinitionsCommand>().done(snapshot);
   EXPECT_EQ(exported.get().status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 

@@ -73,6 +73,21 @@ TEST_F(Aging, WhatIsOnlyOnDiskAgesToo) {
   EXPECT_TRUE(GetsThrough(shard_));
 }
 
+TEST_F(Aging, ADelayedMessageAgesFromWhenItIsDueAlsoAfterACrash) {
+  ::sluice::testing::TestMessage low{"low", 2};
+  low.delay_ms = 100'000;
+  for (const bool crash : {false, true}) {
+    shard_.Send("q", {low});
+    shard_.Pass(100'000);
+    if (crash) shard_.Crash();
+    EXPECT_LT(shard_.Stats("q").oldest_ready_age_ms, 1000);
+    shard_.Pass(1000);
+    shard_.Publish("q", {"high"}, 4);
+    EXPECT_EQ(Next(), "high");
+    EXPECT_EQ(Next(), "low");
+  }
+}
+
 TEST_F(Aging, GroupsKeepTheirOrder) {
   shard_.Send("q", {{"a0", 0, "g"}, {"a1", 0, "g"}, {"b", 5}});
   shard_.Advance(5000);

@@ -274,6 +274,27 @@ TEST_F(DefinitionsTest, ACrashBeforeItIsDurableLeavesNothingOfIt) {
   EXPECT_THAT(Everything(), IsEmpty());
 }
 
+TEST_F(DefinitionsTest, AnExportIsOfOneMomentAndKeepsToItsSize) {
+  ASSERT_TRUE(ApplyRaw(Shop(), {}).ok());
+  SubscribeCommand subscribe;
+  subscribe.temporary_queue = std::make_unique<TemporaryQueueSpec>();
+  subscribe.temporary_queue->config.name = "sluice.tmp.1";
+  subscribe.temporary_queue->bindings = {ToQueue(Shop().exchanges[0].name, "sluice.tmp.1")};
+  const auto sink = shard_.Subscribe(std::move(subscribe));
+  const auto exported = [&](size_t bytes_max) {
+    testing::Reply<absl::StatusOr<DefinitionsSnapshot>> reply;
+    shard_.Run(ExportDefinitionsCommand{bytes_max, reply.Done()});
+    EXPECT_EQ(reply.calls(), 1);
+    return *reply;
+  };
+  const auto snapshot = exported(10'000);
+  ASSERT_TRUE(snapshot.ok()) << snapshot.status();
+  EXPECT_EQ(snapshot->queues.size(), Shop().queues.size()) << "without the temporary one";
+  EXPECT_EQ(snapshot->exchanges.size(), Shop().exchanges.size());
+  EXPECT_EQ(snapshot->bindings.size(), Shop().bindings.size());
+  EXPECT_EQ(exported(10).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST_F(DefinitionsTest, NothingIsAppliedWhileDraining) {
   testing::Reply<int> drained;
   shard_.Run(DrainCommand{[done = drained.Done()] { done(0); }});

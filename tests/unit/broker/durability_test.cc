@@ -47,6 +47,24 @@ TEST_F(Durability, ASettleIsAnsweredOnlyOnceItIsDurable) {
   EXPECT_EQ((**second).settled, 1);
 }
 
+TEST_F(Durability, TheNextOfAGroupIsShownOnlyOnceTheEndOfTheOneBeforeIsDurable) {
+  const auto sink = shard_.Subscribe("q");
+  shard_.Send("q", {{"a1", kPriorityDefault, "a"}, {"a2", kPriorityDefault, "a"},
+                    {"b1", kPriorityDefault, "b"}});
+  const auto got = sink->Take();
+  ASSERT_EQ(BodiesOf(got), (std::vector<std::string>{"a1", "b1"}));
+  const auto acked = shard_.StartSettle("q", got[0].receipt, SettleAction::kAck);
+  shard_.Turn();
+  EXPECT_EQ(sink->waiting(), 0u) << "a crash would deliver a1 after it";
+  shard_.CommitAll();
+  EXPECT_TRUE(acked.answered());
+  EXPECT_EQ(BodiesOf(sink->Take()), std::vector<std::string>{"a2"});
+  // Where nothing is on its way to the disk nothing waits.
+  ASSERT_TRUE(shard_.Ack("q", got[1].receipt).ok());
+  shard_.Send("q", {{"b2", kPriorityDefault, "b"}});
+  EXPECT_EQ(BodiesOf(sink->Take()), std::vector<std::string>{"b2"});
+}
+
 TEST_F(Durability, ARedeliveryIsShownOnlyOnceItsRowIsDurable) {
   shard_.Publish("q", {"a"});
   const auto first = shard_.Receive("q");

@@ -144,6 +144,22 @@ TEST_F(Messages, RescheduleMovesReadyDelayedAndWaitingOnes) {
   EXPECT_EQ(shard_.Stats("q").ready, 3) << "and not once more";
 }
 
+TEST_F(Messages, RescheduleOfOneThatWasDelayedKeepsItsTimeToLive) {
+  TestMessage delayed{"a"};
+  delayed.delay_ms = 100'000;
+  delayed.ttl_ms = 1000;
+  shard_.Send("q", {delayed});
+  shard_.Pass(100'500);
+  ASSERT_EQ(shard_.Stats("q").ready, 1);
+  auto command = All(Action::kReschedule);
+  command.delay_ms = 500;
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 1);
+  shard_.Pass(1000);
+  EXPECT_EQ(shard_.Stats("q").ready, 1);
+  shard_.Pass(1000);
+  EXPECT_TRUE(shard_.List("q").empty()) << "a second after it was due, and not after a delay more";
+}
+
 TEST_F(Messages, RescheduleToNowMakesADelayedOneReady) {
   TestMessage delayed{"a", 8, "g"};
   delayed.delay_ms = 100'000;

@@ -116,6 +116,7 @@ void FeatureModel::CheckJoin(const LedgerMessage& message, const LedgerMessage& 
   if (message.info.due_ms > time_ms) Fail(message, "joined before it was due");
   if (copy.at.lane == kDelayedLane) Fail(message, "delayed again");
   if (copy.info.expire_ms != message.info.expire_ms) Fail(message, "expiry changed by joining");
+  if (copy.info.due_ms != message.info.due_ms) Fail(message, "joined with another due time");
 }
 
 void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy,
@@ -126,11 +127,11 @@ void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMes
     if (intent->why != Why::kReschedule) continue;
     const int64_t due_ms = intent->delay_ms > 0 ? time_ms + intent->delay_ms
                                                 : intent->deliver_at_ms;
-    found |= copy.info.due_ms == (due_ms > time_ms ? due_ms : 0);
+    found |= copy.info.due_ms == std::max(due_ms, time_ms);
   }
   // Its time may also have come meanwhile.
   found |= message.at.lane == kDelayedLane && message.info.due_ms <= time_ms &&
-           copy.info.due_ms == 0;
+           copy.info.due_ms == message.info.due_ms;
   if (!found) Fail(message, absl::StrCat("stored again, due at ", copy.info.due_ms));
 }
 
@@ -275,7 +276,10 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
   // An older one may have found no room in its dead-letter queue where a smaller one does.
   const LedgerQueue* dead = ledger.Find(queue.row.config.dead_letter_queue);
   if (dead && (dead->row.config.max_bytes > 0 || dead->row.config.max_length > 0)) return;
-  for (Lane lane = message.at.lane; lane < kImmediateLanes; ++lane) {
+  // Delayed ones come last.
+  const bool delayed = message.at.lane == kDelayedLane;
+  for (Lane lane = delayed ? 0 : message.at.lane; lane < kLanes; ++lane) {
+    if (lane == kDelayedLane && !delayed) break;
     for (const auto& [seq, other] : queue.lanes[lane].unsettled) {
       if (lane == message.at.lane && seq >= message.at.seq) break;
       const Lsn since = std::max(other->stored_lsn, other->state.row_lsn);

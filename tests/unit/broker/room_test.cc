@@ -66,7 +66,7 @@ TEST_F(Room, MaxLengthCountsEveryUnsettledMessage) {
 }
 
 TEST_F(Room, MoreThanTheQueueMayEverHoldIsRefusedForGood) {
-  Create(Limited(3, Overflow::kDropHead));
+  Create(Limited(3));
   shard_.Send("q", {{"kept"}});
   Publish publish = Waiting(Many(4), 1000);
   const auto result = shard_.Publish(std::move(publish));
@@ -114,6 +114,62 @@ TEST_F(Room, DropHeadDropsTheOldestOfTheLowestPriority) {
   EXPECT_EQ(shard_.GetQueue("q").counters.dropped, 3u);
   shard_.Send("q", Many(4));
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"0", "1", "2", "3"}));
+}
+
+TEST_F(Room, DropHeadKeepsTheEndOfAPublishThatIsLargerThanTheQueue) {
+  Create(Limited(3, Overflow::kDropHead));
+  shard_.Send("q", {{"old", 9}, {"leased"}});
+  const auto leased = shard_.Receive("q", 1);
+  ASSERT_EQ(BodiesOf(leased), Bodies{"old"});
+  shard_.Send("q", {{"h", 9}, {"0"}, {"l", 1}, {"1"}, {"2"}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"old", "h", "2"})) << "as if they came one by one";
+  EXPECT_EQ(shard_.GetQueue("q").counters.dropped, 4u);
+  shard_.Crash();
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"old", "h", "2"}));
+  shard_.Send("q", Many(1000));
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"997", "998", "999"}))
+      << "the crash has ended the lease";
+}
+
+TEST_F(Room, DropHeadKeepsTheEndWithinItsBytesToo) {
+  QueueConfigChange config = Limited(0, Overflow::kDropHead);
+  config.max_bytes = 3000;
+  Create(config);
+  shard_.Send("q", {{std::string(900, 'o')}});
+  shard_.Send("q", {{std::string(1000, 'a')}, {std::string(1000, 'b')}, {std::string(1000, 'c')}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{std::string(1000, 'b'), std::string(1000, 'c')}));
+  EXPECT_EQ(Refused({{"small"}, {std::string(3000, 'd')}}), ErrorReason::kQueueFull)
+      << "one of it could never be taken";
+}
+
+TEST_F(Room, WhatAPublishPushesOutNeedsRoomInTheDeadLetterQueue) {
+  QueueConfigChange dead = Limited(4);
+  dead.name = "dead";
+  ASSERT_TRUE(shard_.CreateQueue(dead).ok());
+  QueueConfigChange config = Limited(2, Overflow::kDropHead);
+  config.dead_letter_queue = "dead";
+  Create(config);
+  shard_.Send("q", Many(6));
+  EXPECT_EQ(shard_.ListBodies("dead"), (Bodies{"0", "1", "2", "3"}));
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"4", "5"}));
+  EXPECT_EQ(Refused({{"6"}, {"7"}, {"8"}}), ErrorReason::kQueueFull);
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"4", "5"}));
+}
+
+TEST_F(Room, DropHeadTakesDelayedMessagesLast) {
+  Create(Limited(3, Overflow::kDropHead));
+  TestMessage delayed{"d0", 9};
+  delayed.delay_ms = 100'000;
+  shard_.Send("q", {delayed});
+  delayed.body = "d1";
+  shard_.Send("q", {delayed, {"a"}});
+  shard_.Send("q", {{"b"}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"b", "d0", "d1"}));
+  const auto got = shard_.Receive("q", 1);
+  shard_.Send("q", {{"c"}});
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"b", "c", "d1"}));
+  shard_.Pass(200'000);
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"d1", "b", "c"})) << "what was dropped never joins";
 }
 
 TEST_F(Room, DropHeadLeavesWhatIsLeasedAndRejectsWhereThereIsNoneElse) {

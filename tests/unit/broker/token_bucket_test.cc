@@ -10,7 +10,7 @@ constexpr int64_t kSecondNs = 1'000'000'000;
 
 TokenBucket Bucket(double per_second, int32_t burst) {
   TokenBucket bucket;
-  bucket.Configure({per_second, burst});
+  bucket.Configure({per_second, burst}, 0);
   return bucket;
 }
 // How many can be taken at once.
@@ -72,10 +72,21 @@ TEST(TokenBucket, ANewRateHoldsFromNowOn) {
   TokenBucket bucket = Bucket(1, 1);
   const int64_t now_ns = kSecondNs;
   EXPECT_EQ(TakeAll(bucket, now_ns), 1);
-  bucket.Configure({0, 0});
+  bucket.Configure({0, 0}, now_ns);
   EXPECT_EQ(TakeAll(bucket, now_ns, 7), 7);
-  bucket.Configure({1000, 1});
-  EXPECT_LE(bucket.NextTokenNs(), now_ns + kSecondNs);
+  bucket.Configure({1000, 1}, now_ns);
+  EXPECT_EQ(TakeAll(bucket, now_ns), 1);
+  EXPECT_EQ(bucket.NextTokenNs(), now_ns + kSecondNs / 1000);
+}
+
+TEST(TokenBucket, WhatIsMissingComesBackAtTheNewRate) {
+  const int64_t now_ns = kSecondNs;
+  TokenBucket bucket = Bucket(0.001, 1);
+  EXPECT_EQ(TakeAll(bucket, now_ns), 1);
+  bucket.Configure({10, 5}, now_ns);
+  EXPECT_EQ(TakeAll(bucket, now_ns), 4) << "the new burst without the one that was taken";
+  bucket.Configure({1, 2}, now_ns);
+  EXPECT_EQ(bucket.NextTokenNs(), now_ns + kSecondNs) << "never more missing than the burst";
 }
 
 }  // namespace

@@ -99,6 +99,27 @@ TEST_F(TransactTest, ARefusalDropsNoHeads) {
   for (const auto& name : names) EXPECT_EQ(shard_.ListBodies(name), Bodies{"kept"});
 }
 
+TEST_F(TransactTest, WhatItSettlesMakesRoomOnce) {
+  shard_.Publish("limited", {"1"});
+  const auto got = shard_.Receive("limited", 1);
+  ASSERT_EQ(got.size(), 1u);
+  const auto command = [&](int publishes) {
+    TransactCommand command;
+    SettleItem item;
+    item.receipt = got[0].receipt;
+    item.action = SettleAction::kAck;
+    command.acks.push_back({"limited", {item, item}});
+    for (int i = 0; i < publishes; ++i) {
+      command.publishes.push_back(MakePublish("limited", {{"new"}}));
+    }
+    return command;
+  };
+  EXPECT_EQ(ReasonOf(Run(command(2)).status()), ErrorReason::kQueueFull);
+  EXPECT_TRUE(Run(command(1)).ok());
+  EXPECT_EQ(ReasonOf(Run(command(1)).status()), ErrorReason::kQueueFull) << "it is settled";
+  EXPECT_EQ(shard_.ListBodies("limited"), Bodies{"new"});
+}
+
 TEST_F(TransactTest, DeduplicatesAndAnEmptyOneIsOk) {
   for (const bool duplicate : {false, true}) {
     TransactCommand command;
