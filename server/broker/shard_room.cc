@@ -135,7 +135,8 @@ void Shard::DropWhenRead(Queue& queue, Lane lane_id, std::vector<Seq> seqs,
 // push out.
 absl::Status Shard::PlanPushingOut(Queue& queue, PublishPlan* plan, bool* reading, Now now) {
   const QueueConfig& config = queue.row.config;
-  const Room room = DropHeads(queue, {config.max_length, config.max_bytes}, now);
+  // More than it holds when it is empty, so that nothing is left behind: sizes may be estimates.
+  const Room room = DropHeads(queue, {config.max_length + 1, config.max_bytes + 1}, now);
   *reading = room == Room::kReading;
   if (room == Room::kReading || room == Room::kNoWayOut) return QueueFull(queue);
   PublishPlan::Demand kept;
