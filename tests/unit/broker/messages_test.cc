@@ -51,7 +51,7 @@ TEST_F(Messages, AListingTellsTheStateOfEachAndChangesNothing) {
   EXPECT_EQ(listed[0].attempt, 2);
   EXPECT_EQ(listed[0].until_ms, shard_.now().engine_ms + 9000);
   EXPECT_EQ(listed[1].state, MessageState::kLeased);
-  EXPECT_EQ(listed[1].leased_by, "worker");
+  EXPECT_EQ(listed[1].leased_by, "1") << "the id, which is what a consumer is closed by";
   EXPECT_EQ(listed[1].delivery_count, 1);
   EXPECT_EQ(listed[2].state, MessageState::kBlocked);
   EXPECT_EQ(listed[2].waiting, WaitReason::kGroupBlocked);
