@@ -10,8 +10,8 @@
 namespace sluice::client {
 namespace {
 
-// A tenth of what one call may carry: more per call gains nothing and delays the first outcome.
-constexpr size_t kReceiptsPerCall = 1000;
+// API rule: receipts of one call.
+constexpr int kReceiptsPerCallMax = 10'000;
 
 template <typename Response>
 void TakeFailures(const Response& response, std::vector<absl::Status>* outcomes) {
@@ -23,8 +23,12 @@ void TakeFailures(const Response& response, std::vector<absl::Status>* outcomes)
 
 }  // namespace
 
-Settler::Settler(Client& client, std::string queue, bool retry_acks)
-    : client_(client), queue_(std::move(queue)), retry_acks_(retry_acks) {
+Settler::Settler(Client& client, std::string queue, bool retry_acks, int receipts_per_call)
+    : client_(client),
+      queue_(std::move(queue)),
+      retry_acks_(retry_acks),
+      receipts_per_call_(
+          static_cast<size_t>(std::clamp(receipts_per_call, 1, kReceiptsPerCallMax))) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -62,7 +66,7 @@ void Settler::Stop(absl::Duration timeout) {
 }
 
 std::vector<Settler::Item> Settler::TakeSome(std::deque<Item>& from) {
-  const auto count = static_cast<std::ptrdiff_t>(std::min(from.size(), kReceiptsPerCall));
+  const auto count = static_cast<std::ptrdiff_t>(std::min(from.size(), receipts_per_call_));
   std::vector<Item> items(std::make_move_iterator(from.begin()),
                           std::make_move_iterator(from.begin() + count));
   from.erase(from.begin(), from.begin() + count);

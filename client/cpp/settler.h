@@ -28,7 +28,8 @@ class Settler {
  public:
   // With `retry_acks`, acks whose call did not reach the server or has an unknown outcome are sent
   // again (which is safe) until Stop. Nacks never are: a second one may hit a newer state.
-  Settler(Client& client, std::string queue, bool retry_acks);
+  // `receipts_per_call` is at most that many, as ConsumerOptions::ack_batch.
+  Settler(Client& client, std::string queue, bool retry_acks, int receipts_per_call);
   ~Settler();
 
   void Ack(std::string receipt, SettleCallback callback);
@@ -54,6 +55,7 @@ class Settler {
   Client& client_;
   const std::string queue_;
   const bool retry_acks_;
+  const size_t receipts_per_call_;
 
   std::mutex mutex_;
   std::condition_variable changed_;
