@@ -1,5 +1,5 @@
-// `sluice bench` at a tiny scale: that each mode runs, checks all of its messages and cleans up. Not
-// how fast.
+// `sluice bench` at a tiny scale: that each mode runs, checks all of its messages and cleans up.
+// Not how fast.
 #include <google/protobuf/struct.pb.h>
 #include <google/protobuf/util/json_util.h>
 
@@ -116,7 +116,8 @@ TEST_F(CliBenchTest, FlowConsumesWhatItPublishes) {
 }
 
 TEST_F(CliBenchTest, PaceKeepsToItsRate) {
-  const Struct figures = Measure({"pace", "--rate", "500/s", "--seconds", "1s", "--warmup", "100ms"});
+  const Struct figures =
+      Measure({"pace", "--rate", "500/s", "--seconds", "1s", "--warmup", "100ms"});
   EXPECT_EQ(Number(figures, "messages"), 500);
   // The last message is due 2 ms before the second is over; a loaded machine may take longer.
   EXPECT_LE(Number(figures, "messages_per_second"), 501.5);
@@ -145,7 +146,9 @@ TEST_F(CliBenchTest, ManyConsumersMayBeIdle) {
 }
 
 TEST_F(CliBenchTest, DeepComparesWithEmpty) {
-  const Struct figures = Measure({"deep", "--depth", "5000", "--count", "1000", "--warmup", "0", "--credit", "100"});
+  // The credit bounds what consumers take beyond the count.
+  const Struct figures = Measure(
+      {"deep", "--depth", "5000", "--count", "1000", "--warmup", "0", "--credit", "100"});
   EXPECT_EQ(Number(figures, "acked"), 9000);
   const Struct& ratios = figures.fields().at("ratios").struct_value();
   for (const char* work : {"publish", "flow", "drain"}) {
@@ -154,8 +157,9 @@ TEST_F(CliBenchTest, DeepComparesWithEmpty) {
 }
 
 TEST_F(CliBenchTest, WhatIsToStayStays) {
-  EXPECT_EQ(Run({"publish", "--count", "10", "--queue", "mine", "--keep", "--warmup", "0"}).exit_code,
-            kOk);
+  EXPECT_EQ(
+      Run({"publish", "--count", "10", "--queue", "mine", "--keep", "--warmup", "0"}).exit_code,
+      kOk);
   EXPECT_THAT(Queues(), ::testing::ElementsAre("mine"));
   EXPECT_EQ(Stats("mine").ready(), 10);
 }
@@ -170,7 +174,8 @@ TEST_F(CliBenchTest, AQueueOfOthersIsLeftAlone) {
 }
 
 TEST_F(CliBenchTest, CtrlCEndsItAndLeavesNothingBehind) {
-  SluiceCommand command(server_.address(), {"bench", "flow", "--seconds", "600", "--rate", "100/s"});
+  SluiceCommand command(server_.address(),
+                        {"bench", "flow", "--seconds", "600", "--rate", "100/s"});
   while (Queues().empty()) std::this_thread::yield();
   command.Signal(SIGINT);
   const CommandResult result = command.Wait();
@@ -180,8 +185,9 @@ TEST_F(CliBenchTest, CtrlCEndsItAndLeavesNothingBehind) {
 }
 
 TEST_F(CliBenchTest, AServerThatGoesAwayEndsIt) {
-  SluiceCommand command(server_.address(),
-                        {"--timeout", "2s", "bench", "flow", "--seconds", "600", "--rate", "100/s"});
+  SluiceCommand command(
+      server_.address(),
+      {"--timeout", "2s", "bench", "flow", "--seconds", "600", "--rate", "100/s"});
   while (Queues().empty()) std::this_thread::yield();
   server_.Kill();
   EXPECT_EQ(command.Wait().exit_code, kUnreachable);

@@ -8,8 +8,8 @@ namespace {
 constexpr char kFooter[] =
     "A benchmark makes queues of its own on the server, named bench. and a random number, and\n"
     "deletes them at the end, also on Ctrl-C. It checks what it consumed: nothing lost, nothing\n"
-    "twice. Latencies count from when a message was due at the asked --rate, however late it could\n"
-    "be sent; without --rate, from when it was given to the client library.\n"
+    "twice. Latencies count from when a message was due at the asked --rate, however late it\n"
+    "could be sent; without --rate, from when it was given to the client library.\n"
     "\n"
     "Examples:\n"
     "  sluice bench publish\n"

@@ -16,7 +16,7 @@ struct Rates {
   Row flow;
 };
 
-// With `count` messages each. An empty queue is empty again after it; a deep one is left less deep by
+// With `count` messages each. An empty queue is empty again after it; a deep one is less deep by
 // what consumers took beyond that before they were stopped.
 Rates MeasureAll(Run& run, Producers& producers, const std::string& queue, Ledger& ledger,
                  int64_t count, const std::string& where) {

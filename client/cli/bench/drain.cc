@@ -21,8 +21,7 @@ absl::Status Measure(Run& run, Report& report) {
   }
   Fill(run, producers, count, "filling");
   if (!run.Check().ok()) return run.Check();
-  report.rows.push_back(
-      Drain(run, *queue, ledger, count, run.options().seconds, "drain"));
+  report.rows.push_back(Drain(run, *queue, ledger, count, run.options().seconds, "drain"));
   if (!run.Check().ok()) return run.Check();
   report.checked = ledger.figures();
   report.checked.published = producers.confirmed();

@@ -20,8 +20,8 @@ struct LatencySummary {
 };
 
 // Holds 1 µs to 1 h at the same relative precision; below and above that, only counts, mean and
-// maximum are exact. About 35 KiB whatever it has seen. Not thread-safe: one for each thread, merged
-// at the end.
+// maximum are exact. About 35 KiB whatever it has seen. Not thread-safe: one for each thread,
+// merged at the end.
 class LatencyHistogram {
  public:
   LatencyHistogram();

@@ -19,7 +19,7 @@ struct Consumed {
   int64_t published = 0;    // confirmed
   int64_t consumed = 0;     // different messages delivered
   int64_t acked = 0;        // different messages whose ack was confirmed
-  int64_t redelivered = 0;  // deliveries of a message seen before that say so: allowed, at least once
+  int64_t redelivered = 0;  // deliveries of a message seen before, marked so: at least once
   int64_t duplicates = 0;   // the same without saying so
   int64_t foreign = 0;      // bodies that this run never published
 };

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "client/cli/bench/consumers.h"
 #include "client/cli/bench/modes.h"
 #include "client/cli/bench/producers.h"
-#include "client/cli/bench/consumers.h"
 #include "client/cli/bench/subscribers.h"
 
 namespace sluice::cli::bench {

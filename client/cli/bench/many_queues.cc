@@ -51,8 +51,8 @@ void AddManyQueues(CLI::App& bench, Context& context) {
   auto options = std::make_shared<Options>();
   CLI::App* command = AddCommand(
       bench, context, "many-queues",
-      "Publish over --queues queues at random, through a direct exchange, and as much to one queue: "
-      "many_to_one is the ratio of their rates.",
+      "Publish over --queues queues at random, through a direct exchange, and as much to one "
+      "queue: many_to_one is the ratio of their rates.",
       "  sluice bench many-queues --queues 10000\n",
       [&context, options] {
         DefaultToCount(kCountDefault, options.get());

@@ -57,7 +57,7 @@ void AddProducerOptions(CLI::App& app, Options* options) {
   app.add_option("--window,-w", options->window, "Messages of each producer unconfirmed at a time")
       ->check(CLI::Range(1, kWindowMax))
       ->capture_default_str();
-  app.add_option("--batch", options->batch, "Messages of one request at most [1000; with --unary 1]")
+  app.add_option("--batch", options->batch, "Messages of one request at most [1000; unary 1]")
       ->check(CLI::Range(1, kBatchMax));
 }
 

@@ -121,7 +121,8 @@ absl::Status Queues::DeleteQueues() {
     }
   };
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < std::min(made_.size(), kDeletesInFlight); ++i) threads.emplace_back(remove);
+  const size_t others = std::min(made_.size(), kDeletesInFlight);
+  for (size_t i = 1; i < others; ++i) threads.emplace_back(remove);
   remove();
   for (std::thread& thread : threads) thread.join();
   made_.clear();

@@ -38,7 +38,7 @@ struct Report {
   // The first row is what the benchmark is about.
   std::vector<Row> rows;
   std::vector<Ratio> ratios;
-  // What was checked. Lost: published and not consumed, unless `left_over` says that this was asked.
+  // What was checked. Lost: published, and neither consumed nor left over.
   Consumed checked;
   int64_t left_over = 0;  // known to be in the queue still
   bool complete = false;  // ran to its end

@@ -39,7 +39,9 @@ std::string Settings(const Options& options, const Report& report) {
     absl::StrAppend(&text, ", ", HumanCount(report.consumers), " consumers (credit ",
                     HumanCount(options.credit), " each)");
   }
-  if (options.rate > 0) absl::StrAppend(&text, ", ", HumanCount(static_cast<int64_t>(options.rate)), "/s");
+  if (options.rate > 0) {
+    absl::StrAppend(&text, ", ", HumanCount(static_cast<int64_t>(options.rate)), "/s");
+  }
   return text;
 }
 
