@@ -99,7 +99,7 @@ set style histogram clustered gap 1
 set style fill solid 0.9 noborder
 set boxwidth 0.9
 set logscale y
-set yrange [1:*]
+set yrange [0.1:*]
 set ylabel "thousand messages per second (log)"
 set grid ytics
 set key top right
