@@ -18,6 +18,7 @@ void AddRoutingCommands(CLI::App& app, Context& context);
 void AddConsumerCommands(CLI::App& app, Context& context);
 void AddDefinitionsCommands(CLI::App& app, Context& context);
 void AddServerCommands(CLI::App& app, Context& context);
+void AddBenchCommands(CLI::App& app, Context& context);
 
 }  // namespace sluice::cli
 

@@ -48,6 +48,7 @@ int main(int argc, char** argv) {
   sluice::cli::AddConsumerCommands(app, context);
   sluice::cli::AddDefinitionsCommands(app, context);
   sluice::cli::AddServerCommands(app, context);
+  sluice::cli::AddBenchCommands(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -21,7 +21,7 @@ constexpr int kHealthServiceField = 1;
 constexpr int kHealthStatusField = 1;
 constexpr uint64_t kHealthServing = 1;
 
-grpc::ChannelArguments ChannelSettings() {
+grpc::ChannelArguments ChannelSettings(const ClientOptions& options) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMs);
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
@@ -29,6 +29,7 @@ grpc::ChannelArguments ChannelSettings() {
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   args.SetMaxReceiveMessageSize(kAnySize);
+  if (options.own_connection) args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   return args;
 }
 
@@ -36,8 +37,8 @@ grpc::ChannelArguments ChannelSettings() {
 
 Client::Client(ClientOptions options)
     : options_(std::move(options)),
-      channel_(
-          grpc::CreateCustomChannel(options_.address, options_.credentials, ChannelSettings())),
+      channel_(grpc::CreateCustomChannel(options_.address, options_.credentials,
+                                         ChannelSettings(options_))),
       queues_(v1::QueueService::NewStub(channel_)),
       admin_(v1::AdminService::NewStub(channel_)) {}
 

@@ -25,6 +25,9 @@ struct ClientOptions {
   // short enough that a person notices a dead server.
   absl::Duration timeout = absl::Seconds(10);
   std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  // Clients of one process with the same address and credentials share a connection unless this is
+  // set. One connection carries 1,000 calls and streams at a time, and is served by one core.
+  bool own_connection = false;
 };
 
 // Thread-safe. Connects on first use and again when the connection is lost. Publishers and

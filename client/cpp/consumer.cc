@@ -24,7 +24,7 @@ class Consumer::Impl {
   Impl(Client& client, ConsumerOptions options)
       : client_(client),
         options_(std::move(options)),
-        settler_(client, options_.queue, options_.reopen) {}
+        settler_(client, options_.queue, options_.reopen, options_.ack_batch) {}
 
   absl::Status Run(const Handler& handler) {
     std::thread stopper([this] { CancelWhenStopped(); });

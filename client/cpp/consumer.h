@@ -47,6 +47,9 @@ struct ConsumerOptions {
   // repeat acks whose outcome is unknown, for ever. Otherwise Run returns the error. A stream that
   // the server ends for its age is always opened again, without a word.
   bool reopen = false;
+  // Receipts of one Ack or Nack call at most, 1 to 10,000 (a rule of the API). They gather only
+  // while the call before is under way. More gains nothing, and delays the first outcome.
+  int ack_batch = 1000;
   // How long Run waits, when it ends, for acks and nacks to be answered.
   absl::Duration close_timeout = absl::Seconds(5);
 

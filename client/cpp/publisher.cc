@@ -22,6 +22,9 @@ constexpr int kBatchMessagesMax = 1000;
 constexpr size_t kRequestBytesMax = 16 << 20;
 constexpr size_t kMessageBytesMax = kRequestBytesMax - 1024;
 constexpr size_t kBatchBytesMax = kRequestBytesMax - 16 * 1024;
+// Message objects are used again for batch after batch, which saves making and freeing one for each
+// message, unless one grew beyond this: a thousand of them are kept.
+constexpr size_t kKeptMessageBytesMax = 8 * 1024;
 
 absl::Status CheckSize(size_t bytes) {
   if (bytes <= kMessageBytesMax) return absl::OkStatus();
@@ -171,7 +174,8 @@ class Publisher::Impl {
     std::unique_ptr<Stream> stream = client_.queues().PublishStream(&context);
     stream->Write(InitRequest());
     std::thread reader([&] { Read(*stream); });
-    while (WriteNextBatch(*stream)) {
+    v1::PublishStreamRequest request;
+    while (WriteNextBatch(*stream, &request)) {
     }
     stream->WritesDone();
     reader.join();
@@ -197,26 +201,30 @@ class Publisher::Impl {
     return request;
   }
 
-  // False: the stream is broken, or there is nothing more to write on it.
-  bool WriteNextBatch(Stream& stream) {
-    v1::PublishStreamRequest request;
+  // False: the stream is broken, or there is nothing more to write on it. `request` is for use by
+  // one call after the other.
+  bool WriteNextBatch(Stream& stream, v1::PublishStreamRequest* request) {
+    size_t largest = 0;
     {
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [&] { return HasWaiting() || closing_ || reader_done_; });
       if (!HasWaiting() || reader_done_) return false;
-      v1::PublishStreamBatch& batch = *request.mutable_batch();
+      v1::PublishStreamBatch& batch = *request->mutable_batch();
+      batch.clear_messages();
       batch.set_first_sequence(front_sequence_ + static_cast<int64_t>(written_));
       size_t bytes = 0;
       while (HasWaiting() && batch.messages_size() < options_.max_batch_messages) {
         Entry& entry = unsettled_[written_];
         if (batch.messages_size() > 0 && bytes + entry.bytes > options_.max_batch_bytes) break;
         bytes += entry.bytes;
+        largest = std::max(largest, entry.bytes);
         batch.add_messages()->Swap(&entry.message);
         ++written_;
       }
     }
-    const bool written = stream.Write(request);
-    TakeBack(request.mutable_batch());
+    const bool written = stream.Write(*request);
+    TakeBack(request->mutable_batch());
+    if (largest > kKeptMessageBytesMax) request->Clear();
     return written;
   }
 

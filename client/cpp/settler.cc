@@ -10,8 +10,8 @@
 namespace sluice::client {
 namespace {
 
-// A tenth of what one call may carry: more per call gains nothing and delays the first outcome.
-constexpr size_t kReceiptsPerCall = 1000;
+// API rule: receipts of one call.
+constexpr int kReceiptsPerCallMax = 10'000;
 
 template <typename Response>
 void TakeFailures(const Response& response, std::vector<absl::Status>* outcomes) {
@@ -23,20 +23,22 @@ void TakeFailures(const Response& response, std::vector<absl::Status>* outcomes)
 
 }  // namespace
 
-Settler::Settler(Client& client, std::string queue, bool retry_acks)
-    : client_(client), queue_(std::move(queue)), retry_acks_(retry_acks) {
+Settler::Settler(Client& client, std::string queue, bool retry_acks, int receipts_per_call)
+    : client_(client),
+      queue_(std::move(queue)),
+      retry_acks_(retry_acks),
+      receipts_per_call_(
+          static_cast<size_t>(std::clamp(receipts_per_call, 1, kReceiptsPerCallMax))),
+      pause_(kFirstPause) {
   thread_ = std::thread([this] { Run(); });
 }
 
 Settler::~Settler() { Stop(absl::InfiniteDuration()); }
 
 void Settler::Ack(std::string receipt, SettleCallback callback) {
-  Item item;
-  item.nack.set_receipt(std::move(receipt));
-  item.callback = std::move(callback);
   std::lock_guard lock(mutex_);
-  acks_.push_back(std::move(item));
-  changed_.notify_all();
+  acks_.push_back({std::move(receipt), std::move(callback)});
+  if (acks_.size() == 1) changed_.notify_all();
 }
 
 void Settler::Nack(v1::NackItem nack, SettleCallback callback) {
@@ -61,72 +63,79 @@ void Settler::Stop(absl::Duration timeout) {
   if (thread_.joinable()) thread_.join();
 }
 
-std::vector<Settler::Item> Settler::TakeSome(std::deque<Item>& from) {
-  const auto count = static_cast<std::ptrdiff_t>(std::min(from.size(), kReceiptsPerCall));
-  std::vector<Item> items(std::make_move_iterator(from.begin()),
-                          std::make_move_iterator(from.begin() + count));
-  from.erase(from.begin(), from.begin() + count);
-  return items;
-}
-
-absl::Status Settler::SendAcks(const std::vector<Item>& items,
-                               std::vector<absl::Status>* outcomes) {
-  v1::AckRequest request;
-  request.set_queue(queue_);
-  for (const Item& item : items) request.add_receipts(item.nack.receipt());
-  const auto response = client_.Call(&v1::QueueService::StubInterface::Ack, request);
-  if (response.ok()) TakeFailures(*response, outcomes);
-  return response.status();
-}
-
-absl::Status Settler::SendNacks(const std::vector<Item>& items,
-                                std::vector<absl::Status>* outcomes) {
-  v1::NackRequest request;
-  request.set_queue(queue_);
-  for (const Item& item : items) *request.add_items() = item.nack;
-  const auto response = client_.Call(&v1::QueueService::StubInterface::Nack, request);
-  if (response.ok()) TakeFailures(*response, outcomes);
-  return response.status();
-}
-
 void Settler::Run() {
-  absl::Duration pause = kFirstPause;
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] { return stopping_ || !acks_.empty() || !nacks_.empty(); });
-    if (acks_.empty() && nacks_.empty()) return;
-    const bool is_ack = !acks_.empty();
-    std::vector<Item> items = TakeSome(is_ack ? acks_ : nacks_);
-    busy_ = items.size();
-    const bool last_words = stopping_;
-    lock.unlock();
-
-    std::vector<absl::Status> outcomes(items.size());
-    absl::Status status;
-    if (last_words) {
-      status = absl::CancelledError("the consumer was closed before this was settled");
+    if (!acks_.empty()) {
+      SettleSome(acks_, lock);
+    } else if (!nacks_.empty()) {
+      SettleSome(nacks_, lock);
     } else {
-      status = is_ack ? SendAcks(items, &outcomes) : SendNacks(items, &outcomes);
+      return;
     }
-    const bool again = is_ack && retry_acks_ && !last_words && ReopenHelps(status);
-    if (!again) {
-      for (size_t i = 0; i < items.size(); ++i) {
-        if (items[i].callback) items[i].callback(status.ok() ? outcomes[i] : status);
-      }
-    }
-
-    lock.lock();
-    busy_ = 0;
-    if (again) {
-      acks_.insert(acks_.begin(), std::make_move_iterator(items.begin()),
-                   std::make_move_iterator(items.end()));
-      WaitFor(changed_, lock, pause, [&] { return stopping_; });
-      pause = std::min(pause * 2, kLongestPause);
-    } else {
-      pause = kFirstPause;
-    }
-    changed_.notify_all();
   }
+}
+
+template <typename Item>
+void Settler::SettleSome(std::deque<Item>& waiting, std::unique_lock<std::mutex>& lock) {
+  const auto count = static_cast<std::ptrdiff_t>(std::min(waiting.size(), receipts_per_call_));
+  std::vector<Item> items(std::make_move_iterator(waiting.begin()),
+                          std::make_move_iterator(waiting.begin() + count));
+  waiting.erase(waiting.begin(), waiting.begin() + count);
+  busy_ = items.size();
+  const bool last_words = stopping_;
+  lock.unlock();
+
+  Outcomes outcomes(items.size());
+  absl::Status status;
+  bool again = false;
+  if (last_words) {
+    status = absl::CancelledError("the consumer was closed before this was settled");
+  } else {
+    again = Send(items, &status, &outcomes);
+  }
+  if (!again) {
+    for (size_t i = 0; i < items.size(); ++i) {
+      if (items[i].callback) items[i].callback(status.ok() ? outcomes[i] : status);
+    }
+  }
+
+  lock.lock();
+  busy_ = 0;
+  if (again) {
+    waiting.insert(waiting.begin(), std::make_move_iterator(items.begin()),
+                   std::make_move_iterator(items.end()));
+    WaitFor(changed_, lock, pause_, [&] { return stopping_; });
+    pause_ = std::min(pause_ * 2, kLongestPause);
+  } else {
+    pause_ = kFirstPause;
+  }
+  changed_.notify_all();
+}
+
+bool Settler::Send(std::vector<WaitingAck>& items, absl::Status* status, Outcomes* outcomes) {
+  v1::AckRequest request;
+  request.set_queue(queue_);
+  for (WaitingAck& item : items) request.add_receipts(std::move(item.receipt));
+  const auto response = client_.Call(&v1::QueueService::StubInterface::Ack, request);
+  *status = response.status();
+  if (response.ok()) TakeFailures(*response, outcomes);
+  if (!retry_acks_ || !ReopenHelps(*status)) return false;
+  for (size_t i = 0; i < items.size(); ++i) {
+    items[i].receipt = std::move(*request.mutable_receipts(static_cast<int>(i)));
+  }
+  return true;
+}
+
+bool Settler::Send(std::vector<WaitingNack>& items, absl::Status* status, Outcomes* outcomes) {
+  v1::NackRequest request;
+  request.set_queue(queue_);
+  for (WaitingNack& item : items) request.add_items()->Swap(&item.nack);
+  const auto response = client_.Call(&v1::QueueService::StubInterface::Nack, request);
+  *status = response.status();
+  if (response.ok()) TakeFailures(*response, outcomes);
+  return false;
 }
 
 }  // namespace sluice::client

@@ -28,7 +28,8 @@ class Settler {
  public:
   // With `retry_acks`, acks whose call did not reach the server or has an unknown outcome are sent
   // again (which is safe) until Stop. Nacks never are: a second one may hit a newer state.
-  Settler(Client& client, std::string queue, bool retry_acks);
+  // `receipts_per_call` is at most that many, as ConsumerOptions::ack_batch.
+  Settler(Client& client, std::string queue, bool retry_acks, int receipts_per_call);
   ~Settler();
 
   void Ack(std::string receipt, SettleCallback callback);
@@ -41,24 +42,35 @@ class Settler {
   void Stop(absl::Duration timeout);
 
  private:
-  struct Item {
-    v1::NackItem nack;  // of an ack only the receipt
+  struct WaitingAck {
+    std::string receipt;
     SettleCallback callback;
   };
+  struct WaitingNack {
+    v1::NackItem nack;
+    SettleCallback callback;
+  };
+  using Outcomes = std::vector<absl::Status>;
 
   void Run();
-  std::vector<Item> TakeSome(std::deque<Item>& from);
-  absl::Status SendAcks(const std::vector<Item>& items, std::vector<absl::Status>* outcomes);
-  absl::Status SendNacks(const std::vector<Item>& items, std::vector<absl::Status>* outcomes);
+  // Sends some of `waiting` in one call and tells their outcomes. Without `lock`, which is held
+  // again after it.
+  template <typename Item>
+  void SettleSome(std::deque<Item>& waiting, std::unique_lock<std::mutex>& lock);
+  // Take what they send out of `items`, and give it back if it is to be sent again. True: it is.
+  bool Send(std::vector<WaitingAck>& items, absl::Status* status, Outcomes* outcomes);
+  bool Send(std::vector<WaitingNack>& items, absl::Status* status, Outcomes* outcomes);
 
   Client& client_;
   const std::string queue_;
   const bool retry_acks_;
+  const size_t receipts_per_call_;
+  absl::Duration pause_;  // before the next retry; only the settling thread's
 
   std::mutex mutex_;
   std::condition_variable changed_;
-  std::deque<Item> acks_;
-  std::deque<Item> nacks_;
+  std::deque<WaitingAck> acks_;
+  std::deque<WaitingNack> nacks_;
   size_t busy_ = 0;  // taken, callback not yet returned
   bool stopping_ = false;
   std::thread thread_;

@@ -5,12 +5,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
 #include "server/base/check.h"
-#include "tests/support/server_process.h"
 
 namespace sluice::testing {
 namespace {
@@ -29,12 +29,11 @@ void Redirect(const std::string& path, int flags, int target) {
 
 }  // namespace
 
-CommandResult RunSluice(const std::string& address, const std::vector<std::string>& arguments,
-                        const std::string& input) {
-  const TempDir dir;
-  const std::string in = dir.path() + "/in";
-  const std::string out = dir.path() + "/out";
-  const std::string err = dir.path() + "/err";
+SluiceCommand::SluiceCommand(const std::string& address, const std::vector<std::string>& arguments,
+                             const std::string& input) {
+  const std::string in = dir_.path() + "/in";
+  const std::string out = dir_.path() + "/out";
+  const std::string err = dir_.path() + "/err";
   std::ofstream(in, std::ios::binary) << input;
   const char* const other = std::getenv("SLUICE_CLI_BIN");
   std::vector<std::string> words = {other != nullptr ? other : SLUICE_CLI_PATH, "--server", address};
@@ -43,23 +42,40 @@ CommandResult RunSluice(const std::string& address, const std::vector<std::strin
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
 
-  const pid_t child = fork();
-  SLUICE_CHECK(child >= 0);
-  if (child == 0) {
+  child_ = fork();
+  SLUICE_CHECK(child_ >= 0);
+  if (child_ == 0) {
     Redirect(in, O_RDONLY, STDIN_FILENO);
     Redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
     Redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
     execv(argv[0], argv.data());
     _exit(127);
   }
+}
+
+SluiceCommand::~SluiceCommand() {
+  if (child_ < 0) return;
+  Signal(SIGKILL);
+  Wait();
+}
+
+void SluiceCommand::Signal(int signal) { kill(child_, signal); }
+
+CommandResult SluiceCommand::Wait() {
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  while (waitpid(child_, &status, 0) < 0 && errno == EINTR) {
   }
+  child_ = -1;
   CommandResult result;
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-  result.out = Contents(out);
-  result.err = Contents(err);
+  result.out = Contents(dir_.path() + "/out");
+  result.err = Contents(dir_.path() + "/err");
   return result;
+}
+
+CommandResult RunSluice(const std::string& address, const std::vector<std::string>& arguments,
+                        const std::string& input) {
+  return SluiceCommand(address, arguments, input).Wait();
 }
 
 }  // namespace sluice::testing

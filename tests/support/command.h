@@ -2,8 +2,12 @@
 #ifndef SLUICE_TESTS_SUPPORT_COMMAND_H_
 #define SLUICE_TESTS_SUPPORT_COMMAND_H_
 
+#include <sys/types.h>
+
 #include <string>
 #include <vector>
+
+#include "tests/support/server_process.h"
 
 namespace sluice::testing {
 
@@ -17,6 +21,25 @@ struct CommandResult {
 // its end. The SLUICE_CLI_BIN variable names another binary. Thread-safe.
 CommandResult RunSluice(const std::string& address, const std::vector<std::string>& arguments,
                         const std::string& input = "");
+
+// The same, not waited for. One thread.
+class SluiceCommand {
+ public:
+  SluiceCommand(const std::string& address, const std::vector<std::string>& arguments,
+                const std::string& input = "");
+  // Kills it if it still runs.
+  ~SluiceCommand();
+  SluiceCommand(const SluiceCommand&) = delete;
+  SluiceCommand& operator=(const SluiceCommand&) = delete;
+
+  void Signal(int signal);
+  // Waits for its end. Once.
+  CommandResult Wait();
+
+ private:
+  TempDir dir_;
+  pid_t child_ = -1;
+};
 
 }  // namespace sluice::testing
 

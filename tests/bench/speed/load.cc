@@ -28,14 +28,6 @@ void Require(const grpc::Status& status, const char* what) {
   std::_Exit(1);
 }
 
-// One unary publish that is repeated: a slot of the pipeline.
-struct Slot {
-  std::unique_ptr<grpc::ClientContext> context;
-  v1::PublishResponse response;
-  grpc::Status status;
-  std::unique_ptr<grpc::ClientAsyncResponseReader<v1::PublishResponse>> reader;
-};
-
 // Receipts on their way from the stream's thread to the acking one.
 class Receipts {
  public:
@@ -67,38 +59,6 @@ void MakeQueue(const std::string& address, const std::string& queue) {
   v1::CreateQueueResponse response;
   Require(Call(client.admin, &v1::AdminService::Stub::CreateQueue, request, &response),
           "CreateQueue");
-}
-
-void PublishUnary(const Load& load, int in_flight, int batch) {
-  Client client(load.address);
-  v1::PublishRequest request;
-  request.set_queue(load.queue);
-  for (int i = 0; i < batch; ++i) {
-    request.add_messages()->set_body(std::string(load.body_bytes, 'x'));
-  }
-  grpc::CompletionQueue completions;
-  std::vector<Slot> slots(in_flight);
-  const int64_t calls = load.messages / batch;
-  int64_t started = 0;
-  auto start = [&](Slot& slot) {
-    slot.context = testing::NewContext();
-    slot.reader = client.queues->AsyncPublish(slot.context.get(), request, &completions);
-    slot.reader->Finish(&slot.response, &slot.status, &slot);
-    ++started;
-  };
-  for (Slot& slot : slots) {
-    if (started < calls) start(slot);
-  }
-  void* tag = nullptr;
-  bool ok = false;
-  for (int64_t done = 0; done < calls && completions.Next(&tag, &ok); ++done) {
-    Slot& slot = *static_cast<Slot*>(tag);
-    Require(slot.status, "Publish");
-    if (started < calls) start(slot);
-  }
-  completions.Shutdown();
-  while (completions.Next(&tag, &ok)) {
-  }
 }
 
 void PublishStreamed(const Load& load, int64_t window, int batch) {

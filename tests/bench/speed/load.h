@@ -21,10 +21,6 @@ struct Load {
 
 void MakeQueue(const std::string& address, const std::string& queue);
 
-// Unary Publish, `batch` messages each, with so many calls under way on one connection. `messages`
-// is rounded down to whole batches.
-void PublishUnary(const Load& load, int in_flight, int batch);
-
 // One PublishStream in batches, with at most `window` messages unconfirmed.
 void PublishStreamed(const Load& load, int64_t window, int batch);
 

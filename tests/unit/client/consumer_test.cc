@@ -2,9 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <future>
 #include <mutex>
+#include <numeric>
 #include <set>
 
 #include "tests/unit/client/fake_server.h"
@@ -56,6 +58,47 @@ TEST_F(ConsumerTest, AcksAreGatheredAndFlushedBeforeRunReturns) {
   EXPECT_EQ(outcomes, 1000);
   EXPECT_EQ(acked_.size(), 1000u);
   EXPECT_LT(ack_calls_, 1000);
+}
+
+TEST_F(ConsumerTest, AnAckCallCarriesNoMoreThanAskedFor) {
+  std::vector<int> sizes;
+  server_.on_ack = [&](const v1::AckRequest& request, v1::AckResponse*) {
+    sizes.push_back(request.receipts_size());
+    return grpc::Status::OK;
+  };
+  server_.on_subscribe = [](grpc::ServerContext&, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter& writer) {
+    writer.Write(Deliveries(0, 100));
+    return grpc::Status::OK;
+  };
+  Consumer consumer(server_.client(), {.queue = "q", .ack_batch = 7});
+  EXPECT_TRUE(
+      consumer.Run([&](const v1::Delivery& delivery) { consumer.Ack(delivery.receipt()); }).ok());
+  EXPECT_EQ(std::accumulate(sizes.begin(), sizes.end(), 0), 100);
+  EXPECT_LE(*std::max_element(sizes.begin(), sizes.end()), 7);
+}
+
+TEST_F(ConsumerTest, ClientsShareAConnectionUnlessAskedNotTo) {
+  std::set<std::string> peers;
+  server_.on_subscribe = [&](grpc::ServerContext& context, const v1::SubscribeRequest&,
+                             FakeServer::SubscribeWriter&) {
+    std::lock_guard lock(mutex_);
+    peers.insert(context.peer());
+    return grpc::Status::OK;
+  };
+  const auto subscribe = [&](bool own_connection) {
+    ClientOptions options = server_.client().options();
+    options.own_connection = own_connection;
+    auto client = std::make_unique<Client>(options);
+    EXPECT_TRUE(Consumer(*client, {.queue = "q"}).Run([](const v1::Delivery&) {}).ok());
+    return client;
+  };
+  const auto first = subscribe(false);
+  const auto second = subscribe(false);
+  EXPECT_EQ(peers.size(), 1u);
+  const auto third = subscribe(true);
+  const auto fourth = subscribe(true);
+  EXPECT_EQ(peers.size(), 3u);
 }
 
 TEST_F(ConsumerTest, OneBadReceiptFailsAlone) {
