@@ -67,6 +67,23 @@ void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* sh
   }
 }
 
+void LaneState::KeepFetched(Seq seq, OpenMessage& message, Payload payload,
+                            uint64_t* shard_window_bytes) {
+  TakeFetched(seq, message, shard_window_bytes);
+  message.payload = std::move(payload);
+  fetched.insert(seq);
+  fetched_bytes += message.payload.size();
+  *shard_window_bytes += message.payload.size();
+}
+
+Payload LaneState::TakeFetched(Seq seq, OpenMessage& message, uint64_t* shard_window_bytes) {
+  if (!message.payload) return Payload();
+  fetched.erase(seq);
+  fetched_bytes -= message.payload.size();
+  *shard_window_bytes -= message.payload.size();
+  return std::move(message.payload);
+}
+
 void LaneState::Settle(Seq seq, uint32_t size_bytes, storage::Batch& batch) {
   SLUICE_CHECK(settled.Add(seq));
   unsettled_bytes -= std::min<uint64_t>(unsettled_bytes, size_bytes);

@@ -105,7 +105,8 @@ struct LaneState {
   std::optional<int64_t> peeked_publish_ms;  // of the first message, when the window is empty
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
-  uint64_t returned_bytes = 0;  // payloads of returned messages
+  absl::btree_set<Seq> fetched;  // of them, those whose payload is in memory
+  uint64_t fetched_bytes = 0;
   size_t parked_reads = 0;      // reads under way for messages of groups
   size_t leased = 0;
   size_t waiting = 0;
@@ -131,6 +132,10 @@ struct LaneState {
               uint64_t* shard_window_bytes);
   // Drops messages from the back until the window is within the limits; they are on disk.
   void TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes);
+
+  // The payload of a returned message comes into memory, or leaves it (for whoever takes it).
+  void KeepFetched(Seq seq, OpenMessage& message, Payload payload, uint64_t* shard_window_bytes);
+  Payload TakeFetched(Seq seq, OpenMessage& message, uint64_t* shard_window_bytes);
 
   // Marks a message settled and forgets it. The caller has handled its holder and timers, and
   // marks the lane dirty.

@@ -105,9 +105,7 @@ void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message)
       return;
     case OpenState::kReturned:
       lane.returned.erase(seq);
-      window_bytes_ -= message.payload.size();
-      lane.returned_bytes -= message.payload.size();
-      message.payload = Payload();
+      lane.TakeFetched(seq, message, &window_bytes_);
       return;
     case OpenState::kDying: --lane.dying; return;
     case OpenState::kReturning: return;
