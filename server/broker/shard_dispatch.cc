@@ -174,6 +174,7 @@ Shard::Step Shard::StepReturned(Queue& queue, LaneState& lane, Now now) {
   if (!consumer) return Step::kBlocked;
   lane.returned.erase(seq);
   Payload payload = lane.TakeFetched(seq, message, &window_bytes_);
+  ScheduleDue(queue, lane);
   const bool seen_before = message.has_history || message.delivery_count > 0;
   Grant(queue, lane, *consumer, seq, message, std::move(payload), seen_before, now);
   return Step::kGranted;

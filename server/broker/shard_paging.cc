@@ -22,7 +22,7 @@ bool Shard::PageIn(Queue& queue, LaneState& lane) {
   storage::ReadRange& range = request.range;
   range.qid = queue.qid;
   range.lane = lane.position.lane;
-  range.begin = lane.settled.NextUnsettled(lane.fetch_cursor);
+  range.begin = lane.NextToPageIn(lane.fetch_cursor);
   range.end = lane.visible_end;
   range.messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
   range.bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
