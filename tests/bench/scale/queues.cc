@@ -133,8 +133,13 @@ void Scrapes(Bench& bench) {
 void Consume(Bench& bench, int64_t queues, int64_t messages) {
   std::atomic<int64_t> received{0};
   const absl::Duration took = Parallel(queues, [&](int64_t i) {
-    const int64_t depth = Depth(bench.address(), QueueName(i));
-    if (depth <= 0) return;
+    v1::GetQueueRequest request;
+    request.set_queue(QueueName(i));
+    const auto response = bench.client().Call<v1::GetQueueRequest, v1::GetQueueResponse>(
+        &v1::AdminService::StubInterface::GetQueue, request);
+    Require(response.status(), "GetQueue");
+    const int64_t depth = response->queue().stats().ready();
+    if (depth == 0) return;
     client::Consumer consumer(bench.client(), {.queue = QueueName(i),
                                                .max_messages = depth,
                                                .idle_timeout = kIdle});
