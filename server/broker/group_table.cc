@@ -42,7 +42,7 @@ void GroupTable::Hide(Lane lane, LaneGroup& group) {
 
 void GroupTable::WantRefill(uint64_t hash, Lane lane, LaneGroup& group) {
   if (!group.skip || group.skip->refilling || group.skip->queued) return;
-  if (group.parked.size() > kRefillBelow) return;
+  if (group.parked.size() > (IsCrowded() ? 0 : kRefillBelow)) return;
   group.skip->queued = true;
   refills_.push_back({hash, lane});
 }
@@ -86,7 +86,7 @@ uint64_t GroupTable::Park(Lane lane, StoredMessage message) {
   if (!group) group = std::make_unique<Group>();
   LaneGroup& waiting = group->lanes[lane];
   if (group->open_seq != 0) ++lanes_[lane].blocked;
-  if (!waiting.skip && waiting.parked.size() >= kParkedPerGroupMax) {
+  if (!waiting.skip && waiting.parked.size() >= PerGroupMax()) {
     waiting.skip = Skip{message.seq};
     lanes_[lane].skipping.insert(hash);
   }
@@ -99,6 +99,7 @@ uint64_t GroupTable::Park(Lane lane, StoredMessage message) {
   const uint64_t bytes = message.payload.size();
   lanes_[lane].parked[seq] = hash;
   waiting.parked.emplace(seq, std::move(message));
+  ++parked_;
   if (group->open_seq == 0) Expose(hash, lane, waiting);
   return bytes;
 }
@@ -137,6 +138,7 @@ bool GroupTable::Remove(Lane lane, Seq seq, uint64_t* payload_bytes) {
   if (first) Hide(lane, waiting);
   waiting.parked.erase(it);
   lanes_[lane].parked.erase(parked);
+  --parked_;
   if (group.open_seq != 0) {
     --lanes_[lane].blocked;
   } else if (first) {
@@ -189,6 +191,7 @@ uint64_t GroupTable::ClearLane(Lane lane) {
     if (group->open_seq == 0 && group->lanes.empty()) emptied.push_back(hash);
   }
   for (const uint64_t hash : emptied) groups_.erase(hash);
+  parked_ -= lanes_[lane].parked.size();
   lanes_[lane] = {};
   return bytes;
 }
@@ -217,8 +220,10 @@ std::optional<GroupTable::Refill> GroupTable::NextRefill() {
     skip.queued = false;
     skip.refilling = true;
     skip.count_since = 0;
-    return Refill{hash, lane, skip.from,
-                  static_cast<uint32_t>(kParkedPerGroupMax - waiting->parked.size())};
+    // It may have become crowded since this was asked for.
+    const size_t parked = waiting->parked.size();
+    const size_t room = PerGroupMax() > parked ? PerGroupMax() - parked : 1;
+    return Refill{hash, lane, skip.from, static_cast<uint32_t>(room)};
   }
   return std::nullopt;
 }
@@ -240,8 +245,9 @@ void GroupTable::Refilled(const Refill& refill, const std::vector<Seq>& seqs, Se
     StoredMessage message;
     message.seq = seq;
     message.info.group_hash = refill.hash;
-    waiting->parked.emplace(seq, std::move(message));
+    if (!waiting->parked.emplace(seq, std::move(message)).second) continue;
     index.parked[seq] = refill.hash;
+    ++parked_;
   }
   skip.from = end;
   // The index is exact where the count may be off by messages that left unseen.

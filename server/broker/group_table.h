@@ -19,9 +19,10 @@
 namespace sluice::broker {
 
 // When dispatch meets a message whose group has to wait, it parks the message here and goes on, so
-// that nobody else waits. A group parks up to kParkedPerGroupMax messages of a lane in memory;
-// what comes after them is passed over ("skipped") and found again through the group's index once
-// there is room. So memory follows the number of waiting groups, never the depth of one.
+// that nobody else waits. A group parks up to kParkedPerGroupMax messages of a lane in memory, or
+// kParkedPerGroupMin when all groups together have kParkedMax; what comes after them is passed over
+// ("skipped") and found again through the group's index once there is room. So memory follows the
+// number of waiting groups, never their depth.
 //
 // States of a group's waiting messages:
 //   parked behind an open message: blocked
@@ -33,8 +34,16 @@ namespace sluice::broker {
 class GroupTable {
  public:
   static constexpr size_t kParkedPerGroupMax = 64;
-  // Skipped messages are looked for when a lane of the group has no more than these left.
+  static constexpr size_t kParkedPerGroupMin = 4;
+  // Each takes some 150 bytes besides its payload, which counts as part of the windows. Lower is
+  // slower: what was skipped is read a few messages at a time (at 131,072 a backlog of 100,000
+  // groups drained at half the speed).
+  static constexpr size_t kParkedMax = 524'288;
+  // Skipped messages are looked for when a lane of the group has no more than these left; when
+  // groups may park little, when it has none.
   static constexpr size_t kRefillBelow = 16;
+
+  explicit GroupTable(size_t parked_max = kParkedMax) : parked_max_(parked_max) {}
 
   // A message of the group at the front of `lane` may be granted: nothing is open, and nothing
   // before it waits here.
@@ -89,6 +98,7 @@ class GroupTable {
   uint64_t blocked(Lane lane) const { return lanes_[lane].blocked; }
   bool empty() const { return groups_.empty(); }
   size_t groups() const { return groups_.size(); }
+  size_t parked() const { return parked_; }
 
  private:
   struct Skip {
@@ -117,6 +127,8 @@ class GroupTable {
     uint64_t blocked = 0;
   };
 
+  bool IsCrowded() const { return parked_ >= parked_max_; }
+  size_t PerGroupMax() const { return IsCrowded() ? kParkedPerGroupMin : kParkedPerGroupMax; }
   Group* Find(uint64_t hash) const;
   LaneGroup* Find(uint64_t hash, Lane lane) const;
   void Expose(uint64_t hash, Lane lane, LaneGroup& group);
@@ -124,6 +136,8 @@ class GroupTable {
   void WantRefill(uint64_t hash, Lane lane, LaneGroup& group);
   void EraseIfEmpty(uint64_t hash, Lane lane);
 
+  const size_t parked_max_;
+  size_t parked_ = 0;  // of all groups and lanes
   absl::flat_hash_map<uint64_t, std::unique_ptr<Group>> groups_;
   std::array<LaneIndex, kImmediateLanes> lanes_;
   std::vector<std::pair<uint64_t, Lane>> refills_;

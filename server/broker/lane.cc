@@ -56,6 +56,14 @@ void LaneState::Append(MessageInfo info, Payload payload, bool consumed,
   next_seq = seq + 1;
 }
 
+Seq LaneState::NextToPageIn(Seq from) const {
+  while (true) {
+    const Seq next = resting.NextAbsent(settled.NextUnsettled(from));
+    if (next == from) return next;
+    from = next;
+  }
+}
+
 void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes) {
   while (!window.empty() && (window.size() > messages_max || window_bytes > bytes_max)) {
     const StoredMessage& back = window.back();
@@ -67,8 +75,26 @@ void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* sh
   }
 }
 
+void LaneState::KeepFetched(Seq seq, OpenMessage& message, Payload payload,
+                            uint64_t* shard_window_bytes) {
+  TakeFetched(seq, message, shard_window_bytes);
+  message.payload = std::move(payload);
+  fetched.insert(seq);
+  fetched_bytes += message.payload.size();
+  *shard_window_bytes += message.payload.size();
+}
+
+Payload LaneState::TakeFetched(Seq seq, OpenMessage& message, uint64_t* shard_window_bytes) {
+  if (!message.payload) return Payload();
+  fetched.erase(seq);
+  fetched_bytes -= message.payload.size();
+  *shard_window_bytes -= message.payload.size();
+  return std::move(message.payload);
+}
+
 void LaneState::Settle(Seq seq, uint32_t size_bytes, storage::Batch& batch) {
   SLUICE_CHECK(settled.Add(seq));
+  SLUICE_CHECK(!resting.Contains(seq));  // its history row would stay
   unsettled_bytes -= std::min<uint64_t>(unsettled_bytes, size_bytes);
   if (Unsettled() == 0) unsettled_bytes = 0;
   const auto it = open.find(seq);
@@ -95,6 +121,7 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   row.group_hash = message.group_hash;
   row.expire_ms = message.expire_ms;
   row.death = message.death;
+  row.has_due_row = message.due_row_lsn != 0;
   if (message.detail) row.detail = *message.detail;
   // What follows a live lease is known to be a further hand-out.
   row.maybe_redelivered = message.maybe_redelivered && message.state != OpenState::kLeased;
@@ -128,7 +155,7 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
                            std::vector<StoredMessage> messages,
                            uint64_t* shard_window_bytes) {
   // A purge may have moved on meanwhile.
-  if (range.begin != fetch_cursor && settled.NextUnsettled(fetch_cursor) != range.begin) {
+  if (range.begin != fetch_cursor && NextToPageIn(fetch_cursor) != range.begin) {
     return absl::OkStatus();
   }
   Seq expected = range.begin;
@@ -142,7 +169,10 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
     }
     expected = message.seq + 1;
     size.Count(message);
-    if (settled.Contains(message.seq) || open.contains(message.seq)) continue;
+    if (settled.Contains(message.seq) || open.contains(message.seq) ||
+        resting.Contains(message.seq)) {
+      continue;
+    }
     window_bytes += message.payload.size();
     *shard_window_bytes += message.payload.size();
     window.push_back(std::move(message));

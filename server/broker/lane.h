@@ -15,6 +15,8 @@
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "server/broker/commands.h"
+#include "server/broker/due_window.h"
+#include "server/broker/seq_set.h"
 #include "server/broker/settled_set.h"
 #include "server/model/ids.h"
 #include "server/model/payload.h"
@@ -55,6 +57,7 @@ struct OpenMessage {
   int64_t ready_since_ms = 0;    // engine time; 0: not known
   int64_t lease_until_ns = 0;    // monotonic
   int64_t not_before_ms = 0;     // engine time
+  Lsn due_row_lsn = 0;           // kWaiting: the batch with its due row; 0: it has none
   uint64_t group_hash = 0;       // 0: no group
   int64_t expire_ms = 0;         // engine time; 0: never
   DeathReason death = DeathReason::kUnspecified;  // kDying: why
@@ -109,8 +112,24 @@ struct LaneState {
   std::optional<int64_t> peeked_ready_since_ms;  // of the first message, when the window is empty
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
-  uint64_t returned_bytes = 0;  // payloads of returned messages
+  absl::btree_set<Seq> fetched;  // of them, those whose payload is in memory
+  uint64_t fetched_bytes = 0;
   size_t parked_reads = 0;      // reads under way for messages of groups
+
+  // Retries that wait on disk only, see shard_resting.cc. They count as `waiting`.
+  SeqSet resting;
+  size_t body_reads = 0;        // reads under way that know which messages rest
+  std::vector<Seq> drowsy;      // could rest but for those
+
+  // Of the delayed lane all of its messages; of others those retries that rest.
+  std::unique_ptr<DueWindow> due;  // made when first used
+  DueWindow& DueWindowOf() {
+    if (!due) due = std::make_unique<DueWindow>();
+    return *due;
+  }
+  int64_t due_timer_ms = 0;  // engine time; 0: none
+  bool joining = false;      // what is due is being read
+
   size_t leased = 0;
   size_t waiting = 0;
   size_t dying = 0;
@@ -121,6 +140,8 @@ struct LaneState {
   bool WindowReachesEnd() const { return fetch_cursor == next_seq; }
   // Durable messages that are not in memory.
   bool HasMoreOnDisk() const { return fetch_cursor < visible_end; }
+  // The first message at or after `from` that a page-in has to bring.
+  Seq NextToPageIn(Seq from) const;
   // Where dispatch has come: messages before it that are neither open nor parked were skipped.
   Seq ScanPosition() const { return window.empty() ? fetch_cursor : window.front().seq; }
 
@@ -135,6 +156,10 @@ struct LaneState {
               uint64_t* shard_window_bytes);
   // Drops messages from the back until the window is within the limits; they are on disk.
   void TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes);
+
+  // The payload of a returned message comes into memory, or leaves it (for whoever takes it).
+  void KeepFetched(Seq seq, OpenMessage& message, Payload payload, uint64_t* shard_window_bytes);
+  Payload TakeFetched(Seq seq, OpenMessage& message, uint64_t* shard_window_bytes);
 
   // Marks a message settled and forgets it. The caller has handled its holder and timers, and
   // marks the lane dirty.

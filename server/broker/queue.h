@@ -14,7 +14,6 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "server/broker/commands.h"
-#include "server/broker/due_window.h"
 #include "server/broker/group_table.h"
 #include "server/broker/lane.h"
 #include "server/broker/takers.h"
@@ -102,12 +101,6 @@ struct Queue {
   // Outcomes of messages that were removed while a receipt was out; until when to remember (ns).
   absl::flat_hash_map<std::pair<Lane, Seq>, int64_t> removed;
   std::deque<std::pair<int64_t, std::pair<Lane, Seq>>> removed_order;
-
-  // Delayed messages.
-  std::unique_ptr<DueWindow> due;  // made when first used
-  DueWindow& DueWindowOf();
-  int64_t due_timer_ms = 0;  // engine time; 0: none
-  bool joining = false;      // what is due is being read
 
   // Dead letters: open messages that wait for their move, and who waits for room here.
   std::deque<std::pair<Lane, Seq>> dying;

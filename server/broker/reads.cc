@@ -26,8 +26,11 @@ absl::StatusOr<ReadResult> Read(storage::Store& store, const ReadRequest& reques
   } else if (request.rows_max > 0) {
     status = Take(store.ScanIndex(request.index_begin, request.index_end, request.rows_max),
                   &result.rows);
-  } else {
+  } else if (request.range.messages_max > 0) {
     status = Take(store.ReadMessages(request.range), &result.messages);
+  }
+  if (status.ok() && !request.meta_keys.empty()) {
+    status = Take(store.GetMeta(request.meta_keys), &result.meta_values);
   }
   if (!status.ok()) return status;
   return result;

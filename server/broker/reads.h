@@ -15,6 +15,7 @@
 namespace sluice::broker {
 
 // One of: messages of a range, messages by seq, rows of the index in order, rows of the index by key.
+// Any of them, or none, with meta rows by key.
 struct ReadRequest {
   uint64_t ticket = 0;      // names the request; the shard's
   storage::ReadRange range; // messages_max > 0: these messages
@@ -23,6 +24,7 @@ struct ReadRequest {
   std::string index_begin;
   std::string index_end;
   std::vector<std::string> keys;  // not empty: these rows
+  std::vector<std::string> meta_keys;
 };
 
 struct ReadResult {
@@ -30,6 +32,7 @@ struct ReadResult {
   size_t seqs_read = 0;
   std::vector<storage::IndexRow> rows;
   std::vector<std::optional<std::string>> values;
+  std::vector<std::optional<std::string>> meta_values;
 };
 
 // Blocks; on any thread but the engine's.

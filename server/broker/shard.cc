@@ -161,11 +161,11 @@ storage::BootRow Shard::CurrentBootRow(Now now) const {
 
 void Shard::Begin(Now now) {
   boot_row_.boot += 1;
-  const bool clean_stop = std::exchange(boot_row_.clean_stop, false);
+  clean_stop_ = std::exchange(boot_row_.clean_stop, false);
   boot_row_dirty_ = true;
   last_turn_ms_ = now.engine_ms;
-  StartOpenMessages(clean_stop, now);
-  StartQueues(clean_stop, now);
+  StartOpenMessages(now);
+  StartQueues(now);
   RunTurn(now);
 }
 
@@ -205,7 +205,7 @@ void Shard::AppendTurn(Now now) {
   effects_.lsn = last_lsn_;
   const bool has_effects = !effects_.replies.empty() || !effects_.progress.empty() ||
                            !effects_.returning.empty() || !effects_.freed_groups.empty() ||
-                           !effects_.holders.empty();
+                           !effects_.resting.empty() || !effects_.holders.empty();
   if (has_effects) waiting_effects_.push_back(std::move(effects_));
   effects_ = {};
   if (changed) {
@@ -229,6 +229,11 @@ void Shard::OnDurable(Lsn lsn, Now now) {
     for (const LaneProgress& progress : effects.progress) ShowProgress(progress);
     for (const ReturningMessage& returning : effects.returning) ShowReturned(returning);
     for (const FreedGroup& freed : effects.freed_groups) FreeGroup(freed);
+    for (const ReturningMessage& resting : effects.resting) {
+      if (Queue* queue = FindQueue(resting.qid)) {
+        Rest(*queue, *queue->lanes[resting.lane], resting.seq);
+      }
+    }
     for (const SubscriptionId id : effects.holders) DeliverHeld(id);
   }
 }
@@ -241,7 +246,7 @@ void Shard::ShowProgress(const LaneProgress& progress) {
   lane.durable_grant_bound = std::max(lane.durable_grant_bound, progress.grant_bound);
   // Publishes may have waited for heads that could not be read before.
   RoomMade(*queue);
-  if (progress.lane == kDelayedLane) return ScheduleDue(*queue);
+  if (progress.lane == kDelayedLane) return ScheduleDue(*queue, lane);
   Wake(*queue);
 }
 

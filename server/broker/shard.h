@@ -38,6 +38,9 @@
 
 namespace sluice::broker {
 
+// What a stored history row says.
+OpenMessage OpenMessageOf(const storage::HistoryRow& row);
+
 // How the shard reaches the world. Called from within Apply, RunTurn and OnDurable.
 class ShardPort {
  public:
@@ -56,6 +59,8 @@ struct ShardOptions {
   // What each queue may have open whatever the shard's limit says: others that are full of messages
   // that nobody takes must not stop it.
   size_t open_messages_reserved = 1000;
+  // Retries of a lane that wait in memory; more wait on disk.
+  size_t retries_in_memory_max = kRetriesInMemoryMax;
   uint64_t unwritten_bytes_max = kUnwrittenBytesMax;
 };
 
@@ -128,6 +133,7 @@ class Shard {
     std::vector<LaneProgress> progress;
     std::vector<ReturningMessage> returning;
     std::vector<FreedGroup> freed_groups;
+    std::vector<ReturningMessage> resting;  // may go out of memory
     std::vector<SubscriptionId> holders;  // consumers with held deliveries
   };
 
@@ -229,18 +235,38 @@ class Shard {
   void Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes, uint64_t group_hash);
 
   // shard_delayed.cc
-  void ScheduleDue(Queue& queue);
-  void StartDuePage(Queue& queue);
-  void StartJoining(Queue& queue, Now now);
+  void ScheduleDue(Queue& queue, LaneState& lane);
+  void StartDuePage(Queue& queue, LaneState& lane);
+  void StartJoining(Queue& queue, LaneState& lane, Now now);
   void JoinDue(Queue& queue, storage::StoredMessage message, Now now);
   MessagePosition JoinLane(Queue& queue, LaneState& from, storage::StoredMessage message);
+
+  // shard_resting.cc
+  bool MaybeRedelivered(const OpenMessage& message) const;
+  bool MayRest(const LaneState& lane, const OpenMessage& message) const;
+  void PrepareRest(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
+  void Rest(Queue& queue, LaneState& lane, Seq seq);
+  void RestAgain(const std::vector<MessagePosition>& positions);
+  void BodiesWereRead(Queue& queue, LaneState& lane);
+  static std::vector<std::string> HistoryKeys(const std::vector<MessagePosition>& resting);
+  absl::StatusOr<OpenMessage> ParseResting(const MessagePosition& at,
+                                           const std::optional<std::string>& value) const;
+  absl::Status WakeResting(Queue& queue, LaneState& lane, Seq seq,
+                           const std::optional<std::string>& value, bool only_due, Now now);
+  void ReadResting(std::vector<MessagePosition> resting, bool only_due,
+                   absl::AnyInvocable<void(Now)> then);
+  void CollectResting(const Queue& queue, const std::vector<SettleItem>& items,
+                      std::vector<MessagePosition>* resting) const;
+  void StartRetries(Queue& queue, LaneState& lane, Now now);
+  static bool RetriesMayReturn(const LaneState& lane);
+  void ForgetResting(LaneState& lane, const std::vector<Seq>& kept);
 
   // shard_expiry.cc
   static bool IsExpired(int64_t expire_ms, Now now) {
     return expire_ms != 0 && expire_ms <= now.engine_ms;
   }
   int64_t ExpiryHorizonMs(Now now) const;
-  void StartExpiry(bool clean_stop, Now now);
+  void StartExpiry(Now now);
   void RunExpiry(Now now);
   absl::Status OnExpiryRows(ReadResult& result, int64_t until_ms, Now now);
   bool MayExpireNow(const LaneState& lane, Seq seq) const;
@@ -267,7 +293,13 @@ class Shard {
   void Do(GetMessageCommand& command, Now now);
   void Do(EditMessagesCommand& command, Now now);
   void ListFrom(QueueId qid, ListCursor cursor, ListMessagesCommand command, Now now);
-  ListedMessage DescribeMessage(Queue& queue, Lane lane, storage::StoredMessage message, Now now);
+  using RestingMessages = absl::flat_hash_map<Seq, OpenMessage>;
+  absl::StatusOr<RestingMessages> ParseAllResting(const std::vector<MessagePosition>& resting,
+                                                  const ReadResult& result) const;
+  // `resting`: what is known of the lane's messages that rest.
+  ListedMessage DescribeMessage(Queue& queue, Lane lane, storage::StoredMessage message,
+                                const RestingMessages& resting, Now now);
+  ListedMessage DescribeOpen(Queue& queue, const OpenMessage& open, ListedMessage listed, Now now);
   WaitReason WhyReadyWaits(Queue& queue, Now now) const;
   void ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command);
   void EditNext(EditMessagesCommand command, size_t from, int64_t edited, Now now);
@@ -320,9 +352,9 @@ class Shard {
   // shard_load.cc
   absl::Status LoadRows(storage::Store& store);
   void RestoreLane(LaneState& lane);
-  void StartOpenMessages(bool clean_stop, Now now);
-  void StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_stop, Now now);
-  void StartQueues(bool clean_stop, Now now);
+  void StartOpenMessages(Now now);
+  void StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, Now now);
+  void StartQueues(Now now);
 
   // shard_consumers.cc
   void Do(SubscribeCommand& command, Now now);
@@ -484,6 +516,7 @@ class Shard {
   std::vector<SubscriptionId> outboxes_;
   std::deque<QueueId> dispatch_;
   bool boot_row_dirty_ = false;
+  bool clean_stop_ = false;  // how the boot before this one ended
   Lsn last_lsn_ = 0;
   Lsn durable_lsn_ = 0;
 

@@ -14,33 +14,30 @@ constexpr uint64_t kJoinBytesMax = 2 * kMiB;
 
 }  // namespace
 
-DueWindow& Queue::DueWindowOf() {
-  if (!due) due = std::make_unique<DueWindow>();
-  return *due;
-}
-
 // Sees to it that the next due message is waited for, or looked for.
-void Shard::ScheduleDue(Queue& queue) {
-  if (!queue.due) return;
-  DueWindow& window = *queue.due;
-  if (window.WantsPage()) StartDuePage(queue);
-  const int64_t due_ms = queue.joining ? 0 : window.FirstDueMs().value_or(0);
-  if (due_ms == queue.due_timer_ms) return;
-  if (queue.due_timer_ms != 0) {
-    engine_timers_.Cancel({queue.due_timer_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
+void Shard::ScheduleDue(Queue& queue, LaneState& lane) {
+  if (!lane.due) return;
+  if (lane.due->WantsPage()) StartDuePage(queue, lane);
+  const bool held_up = lane.joining || !RetriesMayReturn(lane);
+  const int64_t due_ms = held_up ? 0 : lane.due->FirstDueMs().value_or(0);
+  if (due_ms == lane.due_timer_ms) return;
+  const MessagePosition at = lane.position;
+  if (lane.due_timer_ms != 0) {
+    engine_timers_.Cancel({lane.due_timer_ms, TimerKind::kDue, at.lane, at.qid, 0});
   }
-  queue.due_timer_ms = due_ms;
-  if (due_ms != 0) engine_timers_.Add({due_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
+  lane.due_timer_ms = due_ms;
+  if (due_ms != 0) engine_timers_.Add({due_ms, TimerKind::kDue, at.lane, at.qid, 0});
 }
 
-void Shard::StartDuePage(Queue& queue) {
-  const DueWindow::Key from = queue.due->StartPage(durable_lsn_);
-  const MessagePosition at{options_.shard, queue.qid, kDelayedLane, from.seq};
+void Shard::StartDuePage(Queue& queue, LaneState& lane) {
+  const DueWindow::Key from = lane.due->StartPage(durable_lsn_);
+  const Lane id = lane.position.lane;
   ReadRequest request;
-  request.index_begin = storage::DueKey(at, std::max<int64_t>(0, from.due_ms));
-  request.index_end = storage::DueKey({options_.shard, queue.qid, kDelayedLane + 1, 0}, 0);
+  request.index_begin = storage::DueKey(lane.At(from.seq), std::max<int64_t>(0, from.due_ms));
+  request.index_end =
+      storage::DueKey({options_.shard, queue.qid, static_cast<Lane>(id + 1), 0}, 0);
   request.rows_max = DueWindow::kPageRowsMax;
-  StartRead(std::move(request), [this, qid = queue.qid](ReadResult& result, Now now) {
+  StartRead(std::move(request), [this, qid = queue.qid, id](ReadResult& result, Now) {
     Queue* queue = FindQueue(qid);
     if (!queue) return absl::OkStatus();
     std::vector<DueWindow::Key> keys;
@@ -49,19 +46,19 @@ void Shard::StartDuePage(Queue& queue) {
       if (!key.ok()) return key.status();
       keys.push_back({key->time_ms, key->position.seq});
     }
-    queue->due->OnPage(keys, result.rows.size() < DueWindow::kPageRowsMax);
-    ScheduleDue(*queue);
+    LaneState& lane = *queue->lanes[id];
+    lane.due->OnPage(keys, result.rows.size() < DueWindow::kPageRowsMax);
+    ScheduleDue(*queue, lane);
     return absl::OkStatus();
   });
 }
 
 // Reads what is due; JoinDue follows.
-void Shard::StartJoining(Queue& queue, Now now) {
-  queue.due_timer_ms = 0;
-  LaneState& lane = *queue.lanes[kDelayedLane];
+void Shard::StartJoining(Queue& queue, LaneState& lane, Now now) {
+  lane.due_timer_ms = 0;
   std::vector<DueWindow::Key> due;
   std::vector<DueWindow::Key> early;
-  for (const DueWindow::Key& key : queue.due->PopDue(now.engine_ms, kJoinMessagesMax)) {
+  for (const DueWindow::Key& key : lane.due->PopDue(now.engine_ms, kJoinMessagesMax)) {
     if (lane.settled.Contains(key.seq)) continue;
     if (key.seq >= lane.visible_end) {
       early.push_back(key);
@@ -70,24 +67,25 @@ void Shard::StartJoining(Queue& queue, Now now) {
     }
   }
   // Due before it is durable: looked at again when it is.
-  for (const DueWindow::Key& key : early) queue.due->PutBack(key);
+  for (const DueWindow::Key& key : early) lane.due->PutBack(key);
   if (due.empty()) {
-    if (early.empty()) ScheduleDue(queue);
+    if (early.empty()) ScheduleDue(queue, lane);
     return;
   }
-  queue.joining = true;
+  lane.joining = true;
   std::sort(due.begin(), due.end(), [](const auto& a, const auto& b) { return a.seq < b.seq; });
   std::vector<Seq> seqs;
   for (const DueWindow::Key& key : due) seqs.push_back(key.seq);
   ReadBodies(queue, kDelayedLane, std::move(seqs), kJoinBytesMax,
              [this, due = std::move(due)](Queue* queue, Bodies bodies, Now now) {
                if (!queue) return;
-               queue->joining = false;
+               LaneState& lane = *queue->lanes[kDelayedLane];
+               lane.joining = false;
                for (size_t i = due.size() - bodies.unread; i < due.size(); ++i) {
-                 queue->due->PutBack(due[i]);
+                 lane.due->PutBack(due[i]);
                }
                for (auto& message : bodies.messages) JoinDue(*queue, std::move(message), now);
-               ScheduleDue(*queue);
+               ScheduleDue(*queue, lane);
              });
 }
 

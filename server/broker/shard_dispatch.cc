@@ -173,10 +173,10 @@ Shard::Step Shard::StepReturned(Queue& queue, LaneState& lane, Now now) {
   Consumer* consumer = NextTaker(queue, message.payload.size(), now);
   if (!consumer) return Step::kBlocked;
   lane.returned.erase(seq);
-  window_bytes_ -= message.payload.size();
-  lane.returned_bytes -= message.payload.size();
+  Payload payload = lane.TakeFetched(seq, message, &window_bytes_);
+  ScheduleDue(queue, lane);
   const bool seen_before = message.has_history || message.delivery_count > 0;
-  Grant(queue, lane, *consumer, seq, message, std::move(message.payload), seen_before, now);
+  Grant(queue, lane, *consumer, seq, message, std::move(payload), seen_before, now);
   return Step::kGranted;
 }
 

@@ -38,8 +38,9 @@ void Shard::RunTimer(const Timer& timer, Now now) {
     case TimerKind::kReceiveWait: return ReceiveWaited(timer, now);
     case TimerKind::kPublishWait: return GiveUpParked(timer.id, now);
     case TimerKind::kDue:
-      if (queue) StartJoining(*queue, now);
-      return;
+      if (!queue) return;
+      if (timer.lane == kDelayedLane) return StartJoining(*queue, *queue->lanes[timer.lane], now);
+      return StartRetries(*queue, *queue->lanes[timer.lane], now);
     case TimerKind::kQueueRate:
       if (!queue) return;
       queue->rate_timer_ns = 0;
@@ -75,6 +76,7 @@ void Shard::RetryIsDue(const Timer& timer) {
   OpenMessage& message = lane.open.at(timer.id);
   --lane.waiting;
   message.not_before_ms = 0;
+  message.due_row_lsn = 0;
   message.state = OpenState::kReturned;
   lane.returned.insert(timer.id);
   Wake(*queue);

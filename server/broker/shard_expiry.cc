@@ -26,8 +26,8 @@ int64_t Shard::ExpiryHorizonMs(Now now) const {
 
 // What was leased when its time came was left to the end of its lease. A crash has ended such leases
 // unseen, so that all of the index is looked at again.
-void Shard::StartExpiry(bool clean_stop, Now now) {
-  if (!clean_stop) boot_row_.expiry_cursor_ms = 0;
+void Shard::StartExpiry(Now now) {
+  if (!clean_stop_) boot_row_.expiry_cursor_ms = 0;
   expiry_.cursor_ms = boot_row_.expiry_cursor_ms;
   expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, expiry_.cursor_ms);
   expiry_.next_ms = now.engine_ms;

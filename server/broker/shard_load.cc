@@ -29,8 +29,11 @@ absl::Status Shard::Load(storage::Store& store) {
     for (auto& lane : queue->lanes) {
       if (lane) RestoreLane(*lane);
     }
-    const LaneState* delayed = queue->lanes[kDelayedLane].get();
-    if (delayed && delayed->Unsettled() > 0) queue->DueWindowOf().StartUnread();
+    for (auto& lane : queue->lanes) {
+      if (!lane) continue;
+      const bool delayed = lane->position.lane == kDelayedLane && lane->Unsettled() > 0;
+      if (delayed || !lane->resting.empty()) lane->DueWindowOf().StartUnread();
+    }
   }
   last_lsn_ = durable_lsn_ = boot_row_.lsn;
   return absl::OkStatus();
@@ -81,21 +84,16 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         Queue* queue = FindQueue(key->qid);
         if (!queue) return Orphan("message history", key->qid);
         if (key->lane >= kImmediateLanes) return UnknownLane(key->qid);
-        OpenMessage message;
-        message.has_history = true;
-        message.attempt = row->attempt;
-        message.boot = row->boot;
-        message.delivery_count = row->delivery_count;
-        message.size_bytes = row->size_bytes;
-        message.not_before_ms = row->not_before_ms;
-        message.group_hash = row->group_hash;
-        message.expire_ms = row->expire_ms;
-        message.maybe_redelivered = row->maybe_redelivered;
+        LaneState& lane = LaneOf(*queue, key->lane);
+        if (row->has_due_row) {
+          lane.resting.Insert(key->number);
+          ++lane.waiting;
+          return absl::OkStatus();
+        }
+        OpenMessage message = OpenMessageOf(*row);
         // Held in ms until StartOpenMessages knows the time of this boot.
         message.lease_until_ns = row->lease_until_ms;
-        message.death = row->death;
-        if (!row->detail.empty()) message.detail = std::make_unique<std::string>(row->detail);
-        LaneOf(*queue, key->lane).open[key->number] = std::move(message);
+        lane.open[key->number] = std::move(message);
         return absl::OkStatus();
       }
       case storage::MetaType::kProducer: {
@@ -143,7 +141,7 @@ void Shard::RestoreLane(LaneState& lane) {
   lane.crash_bound = std::min(lane.grant_bound, lane.next_seq);
 }
 
-void Shard::StartOpenMessages(bool clean_stop, Now now) {
+void Shard::StartOpenMessages(Now now) {
   for (auto& [name, queue] : queues_) {
     for (auto& lane : queue->ImmediateLanes()) {
       if (!lane) continue;
@@ -151,12 +149,12 @@ void Shard::StartOpenMessages(bool clean_stop, Now now) {
       std::vector<Seq> seqs;
       for (const auto& [seq, message] : lane->open) seqs.push_back(seq);
       std::sort(seqs.begin(), seqs.end());
-      for (const Seq seq : seqs) StartOpenMessage(*queue, *lane, seq, clean_stop, now);
+      for (const Seq seq : seqs) StartOpenMessage(*queue, *lane, seq, now);
     }
   }
 }
 
-void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_stop, Now now) {
+void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, Now now) {
   OpenMessage& message = lane.open.at(seq);
   const MessagePosition at = lane.At(seq);
   // Times of a clock that has been set back would hold messages for as long again.
@@ -185,10 +183,7 @@ void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_
     mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
     return;
   }
-  // After a clean stop the state of what that boot granted is exact. An older grant may have been
-  // followed by a crash.
-  message.maybe_redelivered = message.maybe_redelivered || !clean_stop ||
-                              message.boot + 1 != boot_row_.boot;
+  message.maybe_redelivered = MaybeRedelivered(message);
   if (message.not_before_ms > now.engine_ms) {
     message.state = OpenState::kWaiting;
     ++lane.waiting;
@@ -216,7 +211,7 @@ void Shard::StartOpenMessage(Queue& queue, LaneState& lane, Seq seq, bool clean_
 }
 
 // What each queue waits for, from the start on. Temporary queues have gone with their streams.
-void Shard::StartQueues(bool clean_stop, Now now) {
+void Shard::StartQueues(Now now) {
   std::vector<QueueId> temporary;
   for (auto& [name, queue] : queues_) {
     if (queue->row.temporary) {
@@ -226,14 +221,16 @@ void Shard::StartQueues(bool clean_stop, Now now) {
     queue->last_used_ms = now.engine_ms;
     queue->rate.Configure(queue->row.config.delivery_rate, now.mono_ns);
     ScheduleIdleExpiry(*queue, now);
-    ScheduleDue(*queue);
+    for (auto& lane : queue->lanes) {
+      if (lane) ScheduleDue(*queue, *lane);
+    }
     Wake(*queue);
   }
   for (const QueueId qid : temporary) {
     Queue& queue = *FindQueue(qid);
     RemoveQueue(queue, QueueDeleted(queue.row.config.name));
   }
-  StartExpiry(clean_stop, now);
+  StartExpiry(now);
 }
 
 }  // namespace sluice::broker

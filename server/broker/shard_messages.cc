@@ -50,21 +50,35 @@ void Shard::ListFrom(QueueId qid, ListCursor cursor, ListMessagesCommand command
   request.range.end = queue->lanes[cursor.lane]->visible_end;
   request.range.messages_max = static_cast<uint32_t>(std::max(1, command.scan_max));
   request.range.bytes_max = static_cast<uint64_t>(command.bytes_max);
-  StartRead(std::move(request), [this, qid, cursor, command = std::move(command)](
-                                    ReadResult& result, Now now) mutable {
+  LaneState& lane = *queue->lanes[cursor.lane];
+  std::vector<MessagePosition> resting;
+  for (Seq seq = lane.resting.Next(cursor.seq);
+       seq < lane.visible_end && resting.size() < request.range.messages_max;
+       seq = lane.resting.Next(seq + 1)) {
+    resting.push_back(lane.At(seq));
+  }
+  request.meta_keys = HistoryKeys(resting);
+  ++lane.body_reads;
+  StartRead(std::move(request), [this, qid, cursor, resting = std::move(resting),
+                                 command = std::move(command)](ReadResult& result,
+                                                               Now now) mutable -> absl::Status {
     Queue* queue = FindQueue(qid);
     if (!queue) {
       command.done(QueueNotFound(command.queue));
       return absl::OkStatus();
     }
-    const LaneState& lane = *queue->lanes[cursor.lane];
+    LaneState& lane = *queue->lanes[cursor.lane];
+    const auto known = ParseAllResting(resting, result);
+    if (!known.ok()) return known.status();
     ListCursor next{static_cast<Lane>(cursor.lane + 1), 0};
     if (!result.messages.empty()) next = {cursor.lane, result.messages.back().seq + 1};
     ListMessagesCommand::Outcome outcome;
     for (auto& message : result.messages) {
       if (lane.settled.Contains(message.seq)) continue;
-      outcome.messages.push_back(DescribeMessage(*queue, cursor.lane, std::move(message), now));
+      outcome.messages.push_back(
+          DescribeMessage(*queue, cursor.lane, std::move(message), *known, now));
     }
+    BodiesWereRead(*queue, lane);
     if (outcome.messages.empty()) {
       ListFrom(qid, next, std::move(command), now);
       return absl::OkStatus();
@@ -75,8 +89,22 @@ void Shard::ListFrom(QueueId qid, ListCursor cursor, ListMessagesCommand command
   });
 }
 
+absl::StatusOr<Shard::RestingMessages> Shard::ParseAllResting(
+    const std::vector<MessagePosition>& resting, const ReadResult& result) const {
+  RestingMessages known;
+  for (size_t i = 0; i < resting.size(); ++i) {
+    const MessagePosition& at = resting[i];
+    const Queue* queue = by_qid_.at(at.qid);
+    if (!queue->lanes[at.lane]->resting.Contains(at.seq)) continue;
+    auto message = ParseResting(at, result.meta_values[i]);
+    if (!message.ok()) return message.status();
+    known[at.seq] = *std::move(message);
+  }
+  return known;
+}
+
 ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::StoredMessage message,
-                                     Now now) {
+                                     const RestingMessages& resting, Now now) {
   const LaneState& lane = *queue.lanes[lane_id];
   ListedMessage listed;
   listed.position = lane.At(message.seq);
@@ -97,6 +125,8 @@ ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::Stored
                                              : std::nullopt;
   const auto it = lane.open.find(message.seq);
   if (it == lane.open.end()) {
+    const auto known = resting.find(message.seq);
+    if (known != resting.end()) return DescribeOpen(queue, known->second, std::move(listed), now);
     if (!group_open) {
       listed.waiting = WhyReadyWaits(queue, now);
       return listed;
@@ -112,7 +142,11 @@ ListedMessage Shard::DescribeMessage(Queue& queue, Lane lane_id, storage::Stored
     }
     return listed;
   }
-  const OpenMessage& open = it->second;
+  return DescribeOpen(queue, it->second, std::move(listed), now);
+}
+
+ListedMessage Shard::DescribeOpen(Queue& queue, const OpenMessage& open, ListedMessage listed,
+                                  Now now) {
   listed.attempt = open.attempt;
   listed.delivery_count = static_cast<int32_t>(open.delivery_count);
   switch (open.state) {
@@ -184,7 +218,7 @@ void Shard::ReadListed(Queue& queue, const MessagePosition& at, GetMessageComman
                  return command.done(MessageNotFound(command.id));
                }
                command.done(
-                   DescribeMessage(*queue, at.lane, std::move(bodies.messages.front()), now));
+                   DescribeMessage(*queue, at.lane, std::move(bodies.messages.front()), {}, now));
              });
 }
 

@@ -42,8 +42,8 @@ Seq Shard::AddMessage(Queue& queue, LaneState& lane, Payload payload, MessageInf
   lane.unsettled_bytes += bytes;
   if (at.lane == kDelayedLane) {
     lane.next_seq = seq + 1;
-    queue.DueWindowOf().Add({info.due_ms, seq}, last_lsn_ + 1, durable_lsn_);
-    ScheduleDue(queue);
+    lane.DueWindowOf().Add({info.due_ms, seq}, last_lsn_ + 1, durable_lsn_);
+    ScheduleDue(queue, lane);
   } else {
     lane.Append(std::move(info), std::move(payload), queue.IsConsumed(),
                 options_.window_bytes_max, &window_bytes_);

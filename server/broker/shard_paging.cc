@@ -22,7 +22,7 @@ bool Shard::PageIn(Queue& queue, LaneState& lane) {
   storage::ReadRange& range = request.range;
   range.qid = queue.qid;
   range.lane = lane.position.lane;
-  range.begin = lane.settled.NextUnsettled(lane.fetch_cursor);
+  range.begin = lane.NextToPageIn(lane.fetch_cursor);
   range.end = lane.visible_end;
   range.messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
   range.bytes_max = small ? kSmallPageBytesMax : kPageBytesMax;
@@ -43,7 +43,8 @@ bool Shard::PageIn(Queue& queue, LaneState& lane) {
   return true;
 }
 
-// Reads the payloads of returned messages, the first ones first.
+// Reads the payloads of returned messages, the first ones first. Looks at no more of them than one
+// read may bring: there may be very many.
 void Shard::FetchReturned(Queue& queue, LaneState& lane) {
   if (lane.reading) return;
   const bool small = MemoryIsShort();
@@ -51,24 +52,20 @@ void Shard::FetchReturned(Queue& queue, LaneState& lane) {
   const size_t messages_max = small ? kSmallPageMessagesMax : kPageMessagesMax;
   std::vector<Seq> seqs;
   uint64_t bytes = 0;
+  size_t looked_at = 0;
+  auto next = lane.returned.begin();
+  for (; next != lane.returned.end() && bytes < bytes_max && looked_at < messages_max; ++next) {
+    const OpenMessage& message = lane.open.at(*next);
+    ++looked_at;
+    if (!message.payload) seqs.push_back(*next);
+    bytes += message.size_bytes;
+  }
   // Those further back give up their payloads when they have more than one read would bring: what
   // comes before them is to take their place.
-  const bool over = lane.returned_bytes >= bytes_max;
-  for (const Seq seq : lane.returned) {
-    OpenMessage& message = lane.open.at(seq);
-    const bool full = bytes >= bytes_max || seqs.size() >= messages_max;
-    if (!message.payload) {
-      if (full && !over) break;
-      if (full) continue;
-      seqs.push_back(seq);
-      bytes += message.size_bytes;
-    } else if (full && over) {
-      window_bytes_ -= message.payload.size();
-      lane.returned_bytes -= message.payload.size();
-      message.payload = Payload();
-    } else {
-      bytes += message.payload.size();
-    }
+  while (lane.fetched_bytes >= bytes_max && next != lane.returned.end() &&
+         *lane.fetched.rbegin() >= *next) {
+    const Seq last = *lane.fetched.rbegin();
+    lane.TakeFetched(last, lane.open.at(last), &window_bytes_);
   }
   lane.reading = true;
   // At least one message, and all of those chosen.
@@ -92,10 +89,7 @@ void Shard::OnReturnedRead(Queue& queue, LaneState& lane, storage::StoredMessage
   open.expire_ms = message.info.expire_ms;
   open.origin = message.info.origin;
   open.size_bytes = message.payload.size();
-  const uint64_t before = open.payload.size();
-  open.payload = std::move(message.payload);
-  window_bytes_ += open.payload.size() - before;
-  lane.returned_bytes += open.payload.size() - before;
+  lane.KeepFetched(it->first, open, std::move(message.payload), &window_bytes_);
 }
 
 // Reads the payloads of messages whose group has come free.
@@ -165,9 +159,10 @@ void Shard::EvictIdleWindows() {
       if (!lane) continue;
       // What is not durable yet cannot be read back before it is: HasMoreOnDisk sees to that.
       lane->TrimWindow(0, 0, &window_bytes_);
-      if (lane->returned_bytes == 0) continue;
-      for (const Seq seq : lane->returned) lane->open.at(seq).payload = Payload();
-      window_bytes_ -= std::exchange(lane->returned_bytes, 0);
+      while (!lane->fetched.empty()) {
+        const Seq seq = *lane->fetched.begin();
+        lane->TakeFetched(seq, lane->open.at(seq), &window_bytes_);
+      }
     }
   }
 }

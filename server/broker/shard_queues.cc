@@ -161,7 +161,7 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   // Statistics must not get in the way of what consumers wait for.
   if (!lane.reading && lane.HasMoreOnDisk() && peeks_ < kPeeksMax) {
     ReadRequest request;
-    request.range = {queue.qid, lane.position.lane, lane.settled.NextUnsettled(lane.fetch_cursor),
+    request.range = {queue.qid, lane.position.lane, lane.NextToPageIn(lane.fetch_cursor),
                      lane.visible_end, 1, 1};
     lane.reading = true;
     ++peeks_;
@@ -342,13 +342,14 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
       engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
       window_bytes_ -= message.payload.size();
     }
+    if (lane->due_timer_ms != 0) {
+      const MessagePosition& at = lane->position;
+      engine_timers_.Cancel({lane->due_timer_ms, TimerKind::kDue, at.lane, at.qid, 0});
+    }
     ForgetOpen(queue, lane->open.size());
     window_bytes_ -= lane->window_bytes;
   }
   if (queue.groups) window_bytes_ -= queue.groups->DropPayloads();
-  if (queue.due_timer_ms != 0) {
-    engine_timers_.Cancel({queue.due_timer_ms, TimerKind::kDue, kDelayedLane, queue.qid, 0});
-  }
   if (queue.idle_timer_ms != 0) {
     engine_timers_.Cancel({queue.idle_timer_ms, TimerKind::kQueueIdle, 0, queue.qid, 0});
   }
@@ -425,15 +426,21 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
   for (Seq seq = lane.settled.NextUnsettled(lane.settled.head());
        seq < handed_out && remembered < kPurgedRememberedMax;
        seq = lane.settled.NextUnsettled(seq + 1)) {
-    if (lane.open.contains(seq)) continue;
+    if (lane.open.contains(seq) || lane.resting.Contains(seq)) continue;
     RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
     ++remembered;
   }
   const Lane id = lane.position.lane;
   if (queue.groups && id != kDelayedLane) window_bytes_ -= queue.groups->ClearLane(id);
-  if (id == kDelayedLane && queue.due) {
-    queue.due->Clear();
-    ScheduleDue(queue);
+  for (Seq seq = lane.resting.Next(0); seq != SeqSet::kNone && remembered < kPurgedRememberedMax;
+       seq = lane.resting.Next(seq + 1)) {
+    RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
+    ++remembered;
+  }
+  ForgetResting(lane, kept);
+  if (lane.due) {
+    lane.due->Clear();
+    ScheduleDue(queue, lane);
   }
   Seq from = lane.settled.head();
   for (const Seq seq : kept) {

@@ -30,23 +30,37 @@ absl::Status Shard::OnRead(uint64_t ticket, ReadResult result, Now now) {
   return read.done(result, now);
 }
 
+// Those that rest come into memory with their bodies: whoever reads them means to change them.
 void Shard::ReadBodies(Queue& queue, Lane lane, std::vector<Seq> seqs, uint64_t bytes_max,
                        BodiesDone done) {
+  LaneState& state = *queue.lanes[lane];
   ReadRequest request;
   request.range.qid = queue.qid;
   request.range.lane = lane;
   request.range.bytes_max = bytes_max;
   request.seqs = seqs;
+  std::vector<MessagePosition> resting;
+  for (const Seq seq : seqs) {
+    if (state.resting.Contains(seq)) resting.push_back(state.At(seq));
+  }
+  request.meta_keys = HistoryKeys(resting);
+  ++state.body_reads;
   StartRead(std::move(request), [this, qid = queue.qid, lane, seqs = std::move(seqs),
-                                 done = std::move(done)](ReadResult& result, Now now) mutable {
+                                 resting = std::move(resting), done = std::move(done)](
+                                    ReadResult& result, Now now) mutable -> absl::Status {
     Bodies bodies;
     Queue* queue = FindQueue(qid);
     if (!queue) {
       done(nullptr, std::move(bodies), now);
       return absl::OkStatus();
     }
-    const LaneState& state = *queue->lanes[lane];
+    LaneState& state = *queue->lanes[lane];
     bodies.unread = seqs.size() - result.seqs_read;
+    for (size_t i = 0; i < resting.size(); ++i) {
+      const absl::Status status =
+          WakeResting(*queue, state, resting[i].seq, result.meta_values[i], false, now);
+      if (!status.ok()) return status;
+    }
     auto found = result.messages.begin();
     for (size_t i = 0; i < result.seqs_read; ++i) {
       const bool present = found != result.messages.end() && found->seq == seqs[i];
@@ -57,6 +71,11 @@ void Shard::ReadBodies(Queue& queue, Lane lane, std::vector<Seq> seqs, uint64_t 
       if (present) ++found;
     }
     done(queue, std::move(bodies), now);
+    // What was not changed after all rests again.
+    queue = FindQueue(qid);
+    if (!queue) return absl::OkStatus();
+    RestAgain(resting);
+    BodiesWereRead(*queue, *queue->lanes[lane]);
     return absl::OkStatus();
   });
 }

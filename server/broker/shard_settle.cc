@@ -45,6 +45,8 @@ absl::StatusOr<Shard::Honoured> Shard::FindHonoured(Queue& queue, const Receipt&
     }
     return Honoured{&lane, &it->second, false};
   }
+  // Whoever wants more of a retry that rests has it read first.
+  if (lane.resting.Contains(at.seq)) return LeaseExpired();
   // Not granted in this boot and without history: at most its first grant was made, in an earlier
   // boot, and any other grant would have left a row.
   if (receipt.boot < boot_row_.boot && receipt.delivery_count == 1) {
@@ -108,13 +110,13 @@ void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message)
     case OpenState::kWaiting:
       engine_timers_.Cancel({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
       message.not_before_ms = 0;
+      message.due_row_lsn = 0;
       --lane.waiting;
       return;
     case OpenState::kReturned:
       lane.returned.erase(seq);
-      window_bytes_ -= message.payload.size();
-      lane.returned_bytes -= message.payload.size();
-      message.payload = Payload();
+      lane.TakeFetched(seq, message, &window_bytes_);
+      ScheduleDue(queue, lane);
       return;
     case OpenState::kDying: --lane.dying; return;
     case OpenState::kReturning: return;
@@ -166,6 +168,7 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
     message.not_before_ms = now.engine_ms + delay_ms;
     ++lane.waiting;
     engine_timers_.Add({message.not_before_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+    if (MayRest(lane, message)) PrepareRest(queue, lane, seq, message);
     lane.WriteHistory(seq, message, 0, batch_);
     return;
   }
@@ -234,6 +237,15 @@ void Shard::Do(SettleCommand& command, Now now) {
   if (!queue_or.ok()) return command.done(queue_or.status());
   Queue* queue = *queue_or;
   queue->last_used_ms = now.engine_ms;
+  std::vector<MessagePosition> resting;
+  CollectResting(*queue, command.items, &resting);
+  if (!resting.empty()) {
+    return ReadResting(resting, /*only_due=*/false,
+                       [this, resting, command = std::move(command)](Now now) mutable {
+                         Do(command, now);
+                         RestAgain(resting);
+                       });
+  }
   SettleOutcome outcome;
   for (size_t i = 0; i < command.items.size(); ++i) {
     absl::Status status = SettleOne(*queue, command.items[i], now);

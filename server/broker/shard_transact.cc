@@ -8,6 +8,19 @@ namespace sluice::broker {
 
 void Shard::Do(TransactCommand& command, Now now) {
   if (absl::Status refused = RefuseWhenDraining(); !refused.ok()) return command.done(refused);
+  std::vector<MessagePosition> resting;
+  for (const auto* settles : {&command.acks, &command.nacks}) {
+    for (const TransactCommand::Settle& settle : *settles) {
+      if (const Queue* queue = FindQueue(settle.queue)) {
+        CollectResting(*queue, settle.items, &resting);
+      }
+    }
+  }
+  if (!resting.empty()) {
+    // They stay in memory: this may wait for more.
+    return ReadResting(std::move(resting), /*only_due=*/false,
+                       [this, command = std::move(command)](Now now) mutable { Do(command, now); });
+  }
   ParkedPublish attempt;
   // Waits for nobody but for what it has to look up itself.
   attempt.line = absl::StrCat("t", next_parked_id_);

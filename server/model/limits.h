@@ -106,6 +106,9 @@ inline constexpr size_t kLabelsBytesMax = 16 * kKiB;
 // granted again: these need memory, so at the limit nothing new is granted until some are settled.
 inline constexpr size_t kOpenMessagesPerQueueMax = 250'000;
 inline constexpr size_t kOpenMessagesPerShardMax = 2'000'000;
+// Of each priority of a queue; retries that wait beside them do so on disk and count for nothing.
+// Those of groups are always in memory.
+inline constexpr size_t kRetriesInMemoryMax = 4096;
 
 }  // namespace sluice
 

@@ -90,9 +90,19 @@ absl::StatusOr<std::vector<IndexRow>> MemStore::ScanIndex(std::string_view begin
 
 absl::StatusOr<std::vector<std::optional<std::string>>> MemStore::GetIndex(
     const std::vector<std::string>& keys) {
+  return GetRows(Family::kIndex, keys);
+}
+
+absl::StatusOr<std::vector<std::optional<std::string>>> MemStore::GetMeta(
+    const std::vector<std::string>& keys) {
+  return GetRows(Family::kMeta, keys);
+}
+
+std::vector<std::optional<std::string>> MemStore::GetRows(
+    Family family, const std::vector<std::string>& keys) const {
   std::vector<std::optional<std::string>> values;
   for (const std::string& key : keys) {
-    const auto it = rows_.find({Family::kIndex, key});
+    const auto it = rows_.find({family, key});
     values.push_back(it == rows_.end() ? std::nullopt : std::optional(it->second));
   }
   return values;

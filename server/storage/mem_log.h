@@ -33,6 +33,8 @@ class MemStore : public Store {
                                                   uint32_t rows_max) override;
   absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
       const std::vector<std::string>& keys) override;
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetMeta(
+      const std::vector<std::string>& keys) override;
 
   // Applies a record, as replay would.
   absl::Status Apply(std::string_view record);
@@ -43,6 +45,9 @@ class MemStore : public Store {
   const BatchHeader& last_header() const { return last_header_; }
 
  private:
+  std::vector<std::optional<std::string>> GetRows(Family family,
+                                                  const std::vector<std::string>& keys) const;
+
   const ShardId shard_;
   Rows rows_;
   BatchHeader last_header_;

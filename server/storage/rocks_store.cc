@@ -422,16 +422,26 @@ absl::StatusOr<std::vector<IndexRow>> RocksStore::ScanIndex(std::string_view beg
   return rows;
 }
 
-absl::StatusOr<std::vector<std::optional<std::string>>> RocksStore::GetIndex(
-    const std::vector<std::string>& keys) {
+absl::StatusOr<std::vector<std::optional<std::string>>> RocksStore::GetRows(
+    rocksdb::ColumnFamilyHandle* family, const std::vector<std::string>& keys) {
   std::vector<std::optional<std::string>> values(keys.size());
-  const absl::Status status = GetEach(index_, {keys.begin(), keys.end()},
+  const absl::Status status = GetEach(family, {keys.begin(), keys.end()},
                                       [&](size_t i, std::string_view value) -> absl::Status {
                                         values[i].emplace(value);
                                         return absl::OkStatus();
                                       });
   if (!status.ok()) return status;
   return values;
+}
+
+absl::StatusOr<std::vector<std::optional<std::string>>> RocksStore::GetIndex(
+    const std::vector<std::string>& keys) {
+  return GetRows(index_, keys);
+}
+
+absl::StatusOr<std::vector<std::optional<std::string>>> RocksStore::GetMeta(
+    const std::vector<std::string>& keys) {
+  return GetRows(meta_, keys);
 }
 
 absl::Status RocksStore::ReadError(const rocksdb::Status& status) const {

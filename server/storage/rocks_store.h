@@ -76,6 +76,8 @@ class RocksStore : public Store {
                                                   uint32_t rows_max) override;
   absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
       const std::vector<std::string>& keys) override;
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetMeta(
+      const std::vector<std::string>& keys) override;
 
   RocksStats Stats() const;
   // Drops what is settled now, without waiting for the next period. For tests and tools; blocks.
@@ -101,6 +103,8 @@ class RocksStore : public Store {
   absl::Status GetEach(rocksdb::ColumnFamilyHandle* family,
                        const std::vector<std::string_view>& keys,
                        absl::FunctionRef<absl::Status(size_t, std::string_view)> row);
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetRows(
+      rocksdb::ColumnFamilyHandle* family, const std::vector<std::string>& keys);
   absl::Status ReadError(const rocksdb::Status& status) const;
 
   const RocksOptions options_;

@@ -306,9 +306,12 @@ absl::StatusOr<AcksRow> ParseAcks(std::string_view value) {
   return row;
 }
 
+// Version 2 is version 1 of a message that has a due row.
+constexpr uint8_t kHistoryWithDueRow = 2;
+
 std::string EncodeHistory(const HistoryRow& row) {
   return RowWriter()
-      .Version()
+      .U8(row.has_due_row ? kHistoryWithDueRow : kRowVersion)
       .Fixed(row.boot)
       .Fixed(row.delivery_count)
       .Fixed(row.attempt)
@@ -325,8 +328,13 @@ std::string EncodeHistory(const HistoryRow& row) {
 
 absl::StatusOr<HistoryRow> ParseHistory(std::string_view value) {
   RowReader in(value);
-  if (absl::Status status = CheckVersion("history", &in); !status.ok()) return status;
+  const auto version = in.Fixed<uint8_t>();
+  if (!in.ok()) return Garbled("history");
+  if (version != kRowVersion && version != kHistoryWithDueRow) {
+    return UnknownVersion("history", version, kHistoryWithDueRow);
+  }
   HistoryRow row;
+  row.has_due_row = version == kHistoryWithDueRow;
   row.boot = in.Fixed<Boot>();
   row.delivery_count = in.Fixed<uint32_t>();
   row.attempt = in.Fixed<int32_t>();

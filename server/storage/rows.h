@@ -136,6 +136,8 @@ struct HistoryRow {
   // Not kUnspecified: it is never granted again, and waits to be moved to the dead-letter queue.
   DeathReason death = DeathReason::kUnspecified;
   std::string detail = {};  // reason of the last nack
+  // An index row tells when not_before_ms is, so that nobody has to keep this one in mind.
+  bool has_due_row = false;
 };
 std::string EncodeHistory(const HistoryRow& row);
 absl::StatusOr<HistoryRow> ParseHistory(std::string_view value);

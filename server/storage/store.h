@@ -89,6 +89,9 @@ class Store {
   // The values of these rows of Family::kIndex, in the same order; nothing where there is none.
   virtual absl::StatusOr<std::vector<std::optional<std::string>>> GetIndex(
       const std::vector<std::string>& keys) = 0;
+  // The same of Family::kMeta.
+  virtual absl::StatusOr<std::vector<std::optional<std::string>>> GetMeta(
+      const std::vector<std::string>& keys) = 0;
 };
 
 }  // namespace sluice::storage

@@ -2,17 +2,14 @@
 // Starts its own server with default settings and prints markdown rows.
 //
 //   bench_backlog [--messages 10000000] [--body_bytes 100]
-#include <cstdlib>
-#include <filesystem>
 #include <iostream>
 #include <string>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_format.h"
-#include "absl/time/clock.h"
-#include "tests/bench/speed/load.h"
-#include "tests/support/client.h"
+#include "tests/bench/load/figures.h"
+#include "tests/bench/load/load.h"
 #include "tests/support/server_process.h"
 
 ABSL_FLAG(int64_t, messages, 10'000'000, "depth of the backlog");
@@ -26,70 +23,42 @@ constexpr int kBatch = 500;
 constexpr int kCredit = 20'000;
 constexpr char kQueue[] = "backlog";
 
-int64_t Depth(const std::string& address) {
-  testing::Client client(address);
-  v1::GetQueueRequest request;
-  request.set_queue(kQueue);
-  v1::GetQueueResponse response;
-  if (!testing::Call(client.admin, &v1::AdminService::Stub::GetQueue, request, &response).ok()) return -1;
-  const v1::QueueStats& stats = response.queue().stats();
-  return stats.ready() + stats.leased() + stats.delayed();
-}
-
-double DiskMiB(const testing::ServerProcess& server) {
-  uintmax_t bytes = 0;
-  std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::recursive_directory_iterator(server.data_dir(), ignored)) {
-    if (entry.is_regular_file(ignored)) bytes += entry.file_size(ignored);
-  }
-  return static_cast<double>(bytes) / (1 << 20);
-}
-
 void Row(const testing::ServerProcess& server, const std::string& step, absl::Duration took) {
-  constexpr double kMiB = 1 << 20;
-  std::cout << absl::StrFormat(
-                   "| %s | %.2f | %d | %.0f | %.0f | %.0f |", step, absl::ToDoubleSeconds(took),
-                   Depth(server.address()), server.MemoryBytes("VmRSS") / kMiB,
-                   server.MemoryBytes("VmHWM") / kMiB, DiskMiB(server))
+  std::cout << absl::StrFormat("| %s | %.2f | %d | %.0f | %.0f | %.0f |", step,
+                               absl::ToDoubleSeconds(took), Depth(server.address(), kQueue),
+                               MemoryMiB(server, "VmRSS"), MemoryMiB(server, "VmHWM"),
+                               DiskMiB(server))
             << std::endl;
 }
 
 int Run() {
   testing::ServerProcess server;
-  const auto timed = [](auto work) {
-    const absl::Time start = absl::Now();
-    work();
-    return absl::Now() - start;
-  };
   const auto start_or_die = [&server] {
     const absl::Status status = server.Start();
-    if (status.ok()) return;
-    std::cerr << status << "\n";
-    std::exit(1);
+    if (!status.ok()) Die(status.ToString());
   };
   std::cout << "| step | seconds | depth | VmRSS MiB | VmHWM MiB | disk MiB |\n"
                "|---|---|---|---|---|---|\n";
   const Load load{server.address(), kQueue, absl::GetFlag(FLAGS_messages),
                   static_cast<size_t>(absl::GetFlag(FLAGS_body_bytes))};
-  absl::Duration took = timed(start_or_die);
+  absl::Duration took = Timed(start_or_die);
   MakeQueue(server.address(), kQueue);
   Row(server, "start, empty", took);
-  took = timed([&] { PublishStreamed(load, kWindow, kBatch); });
+  took = Timed([&] { PublishStreamed(load, kWindow, kBatch); });
   Row(server, absl::StrFormat("publish (%.0f/s)", load.messages / absl::ToDoubleSeconds(took)),
       took);
-  took = timed([&] { (void)server.Terminate(); });
+  took = Timed([&] { (void)server.Terminate(); });
   std::cout << absl::StrFormat("| stop (SIGTERM) | %.2f | | | | |\n", absl::ToDoubleSeconds(took));
-  Row(server, "start to serving after SIGTERM", timed(start_or_die));
+  Row(server, "start to serving after SIGTERM", Timed(start_or_die));
   server.Kill();
-  Row(server, "start to serving after SIGKILL", timed(start_or_die));
-  took = timed([&] { Drain(load, kCredit); });
+  Row(server, "start to serving after SIGKILL", Timed(start_or_die));
+  took = Timed([&] { Drain(load, kCredit); });
   Row(server, absl::StrFormat("drain, all acked (%.0f/s)",
                               load.messages / absl::ToDoubleSeconds(took)),
       took);
   server.Kill();
-  Row(server, "start to serving after the drain and SIGKILL", timed(start_or_die));
-  return Depth(server.address()) == 0 ? 0 : 1;
+  Row(server, "start to serving after the drain and SIGKILL", Timed(start_or_die));
+  return Depth(server.address(), kQueue) == 0 ? 0 : 1;
 }
 
 }  // namespace

@@ -75,6 +75,11 @@ class MemDisk : public storage::CommitLog, public storage::Store {
     absl::MutexLock lock(&mutex_);
     return rows_.GetIndex(keys);
   }
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetMeta(
+      const std::vector<std::string>& keys) override {
+    absl::MutexLock lock(&mutex_);
+    return rows_.GetMeta(keys);
+  }
 
  private:
   absl::Mutex mutex_;

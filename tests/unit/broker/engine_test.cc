@@ -53,6 +53,11 @@ class LockedStore : public storage::Store {
     absl::MutexLock lock(&mutex_);
     return store_.GetIndex(keys);
   }
+  absl::StatusOr<std::vector<std::optional<std::string>>> GetMeta(
+      const std::vector<std::string>& keys) override {
+    absl::MutexLock lock(&mutex_);
+    return store_.GetMeta(keys);
+  }
   absl::Status Apply(std::string_view record) {
     absl::MutexLock lock(&mutex_);
     return store_.Apply(record);

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <random>
@@ -103,6 +104,47 @@ TEST(GroupTable, BeyondTheLimitMessagesAreSkippedAndTakeNoMemory) {
   EXPECT_EQ(table.SkippedGroups(kLane + 1), nullptr);
   EXPECT_EQ(table.blocked(kLane), kParked + 1);
   EXPECT_EQ(table.NextRefill(), std::nullopt) << "there is no room for them yet";
+}
+
+TEST(GroupTable, ManyGroupsTogetherParkALimitedNumber) {
+  constexpr size_t kMax = 100;
+  constexpr Seq kGroups = 200;
+  constexpr Seq kEach = 5;
+  GroupTable table(kMax);
+  for (uint64_t hash = 1; hash <= kGroups; ++hash) table.Open(hash, kLane, hash);
+  Seq seq = kGroups;
+  for (Seq i = 0; i < kEach; ++i) {
+    for (uint64_t hash = 1; hash <= kGroups; ++hash) table.Park(kLane, Message(hash, ++seq));
+  }
+  EXPECT_LE(table.parked(), GroupTable::kParkedPerGroupMin * kGroups);
+  EXPECT_EQ(table.blocked(kLane), kGroups * kEach);
+  EXPECT_EQ(table.SkippedGroups(kLane)->size(), kGroups);
+  // What was skipped is found again, in order, however little may be parked.
+  for (uint64_t hash = 1; hash <= kGroups; ++hash) {
+    table.Close(hash);
+    std::vector<Seq> seqs;
+    while (seqs.size() < kEach) {
+      while (const auto candidate = table.Candidate(kLane)) {
+        seqs.push_back(table.TakeCandidate(kLane).seq);
+        ASSERT_EQ(seqs.back(), *candidate);
+      }
+      const auto refill = table.NextRefill();
+      if (!refill) break;
+      ASSERT_EQ(refill->hash, hash);
+      std::vector<Seq> found;
+      for (Seq i = 0; i < kEach && found.size() < refill->max; ++i) {
+        const Seq stored = kGroups + i * kGroups + hash;
+        if (stored >= refill->from) found.push_back(stored);
+      }
+      const bool exhausted = found.size() < refill->max;
+      table.Refilled(*refill, found, exhausted ? seq + 1 : found.back() + 1, exhausted);
+    }
+    ASSERT_EQ(seqs.size(), kEach) << hash;
+    ASSERT_TRUE(std::is_sorted(seqs.begin(), seqs.end()));
+  }
+  while (const auto refill = table.NextRefill()) table.Refilled(*refill, {}, seq + 1, true);
+  EXPECT_TRUE(table.empty());
+  EXPECT_EQ(table.parked(), 0u);
 }
 
 // Takes and closes until a refill is wanted; the seqs that came.

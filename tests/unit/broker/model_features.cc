@@ -78,7 +78,10 @@ void FeatureDriver::Fail(const std::string& what) {
 
 void FeatureDriver::Boot() {
   mono_origin_ms_ = model_.now_ms - 1 - static_cast<int64_t>(Below(1'000'000));
-  const absl::Status status = world_.Start(OneOf<uint64_t>({0, 300, 4000, 100'000, 64 * kMiB}));
+  const auto window_bytes = OneOf<uint64_t>({0, 300, 4000, 100'000, 64 * kMiB});
+  // With few in memory, most of those that wait do so on disk.
+  const auto retries_in_memory = OneOf<uint64_t>({0, 2, kRetriesInMemoryMax});
+  const absl::Status status = world_.Start(window_bytes, retries_in_memory);
   if (!status.ok()) return Fail(absl::StrCat("load: ", status.ToString()));
   ++boots_;
   model_.boot = world_.shard->boot_row().boot + 1;

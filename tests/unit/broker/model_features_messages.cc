@@ -173,10 +173,28 @@ void FeatureDriver::Settle(const LedgerQueue& queue, std::vector<SettleItem> ite
   SettleCommand command;
   command.queue = queue.name();
   std::vector<Judged> judged;
-  for (const SettleItem& item : items) judged.push_back(AskSettle(queue, item));
+  bool reads = false;
+  for (const SettleItem& item : items) {
+    judged.push_back(AskSettle(queue, item));
+    const LedgerMessage* message = model_.ledger.At(item.receipt.position);
+    reads = reads || (message && message->state.has_row && message->state.row.has_due_row);
+  }
+  // A retry that rests is read first, and all of the command waits for it.
+  for (Judged& one : judged) {
+    if (!reads) break;
+    if (one.honour != Honour::kInvalid) one.honour = Honour::kEither;
+    if (!one.intent) continue;
+    one.intent->certain = false;
+    one.intent->lasting = true;
+  }
   command.items = std::move(items);
-  command.done = [this, judged = std::move(judged), call = NewCall()](auto result) {
+  command.done = [this, judged = std::move(judged), call = NewCall(reads)](auto result) {
     Answered(call);
+    for (const Judged& one : judged) {
+      if (one.intent) one.intent->over = true;
+    }
+    // Its queue may be gone meanwhile.
+    if (!result.ok() && call->may_wait) return;
     if (!result.ok()) return Fail("settle refused");
     std::map<int32_t, ErrorReason> failures;
     for (const SettleFailure& failure : result->failures) {

@@ -22,8 +22,12 @@ class ModelWorld : public ShardPort {
     batches.clear();
     reads.clear();
   }
-  absl::Status Start(uint64_t window_bytes_max) {
-    shard = std::make_unique<Shard>(ShardOptions{0, window_bytes_max}, this);
+  absl::Status Start(uint64_t window_bytes_max,
+                     size_t retries_in_memory_max = kRetriesInMemoryMax) {
+    ShardOptions options;
+    options.window_bytes_max = window_bytes_max;
+    options.retries_in_memory_max = retries_in_memory_max;
+    shard = std::make_unique<Shard>(options, this);
     return shard->Load(store);
   }
   // The oldest batch reaches the store; the shard is not told.

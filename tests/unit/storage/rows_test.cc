@@ -368,6 +368,8 @@ TEST(RowsTest, LaneAcksAndHistoryRoundTrip) {
                                                    .death = DeathReason::kOverflow,
                                                    .detail = "why"}));
   ASSERT_TRUE(history.ok());
+  EXPECT_FALSE(history->has_due_row);
+  EXPECT_TRUE(ParseHistory(EncodeHistory({.has_due_row = true}))->has_due_row);
   EXPECT_EQ(history->boot, 1u);
   EXPECT_EQ(history->delivery_count, 2u);
   EXPECT_EQ(history->attempt, 3);

@@ -1,8 +1,8 @@
 // Load for benchmarks: each call runs one kind of work against one queue and returns when it is done.
 //
 // A failed call ends the process: a benchmark that lost messages has no figures.
-#ifndef SLUICE_TESTS_BENCH_SPEED_LOAD_H_
-#define SLUICE_TESTS_BENCH_SPEED_LOAD_H_
+#ifndef SLUICE_TESTS_BENCH_LOAD_LOAD_H_
+#define SLUICE_TESTS_BENCH_LOAD_LOAD_H_
 
 #include <cstdint>
 #include <functional>
@@ -30,4 +30,4 @@ void Drain(const Load& load, int credit,
 
 }  // namespace sluice::bench
 
-#endif  // SLUICE_TESTS_BENCH_SPEED_LOAD_H_
+#endif  // SLUICE_TESTS_BENCH_LOAD_LOAD_H_

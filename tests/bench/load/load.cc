@@ -1,4 +1,4 @@
-#include "tests/bench/speed/load.h"
+#include "tests/bench/load/load.h"
 
 #include <algorithm>
 #include <condition_variable>
