@@ -28,7 +28,17 @@ while [ $# -gt 0 ]; do
   shift 2
 done
 
+# Debian starts a service when it installs a server. What was not there before is switched off again.
+fresh=()
+for package in beanstalkd nats-server rabbitmq-server redis-server; do
+  dpkg-query -W "$package" >/dev/null 2>&1 || fresh+=("$package")
+done
 "$root/deploy/install-deps.sh" build peers
+if [ -d /run/systemd/system ]; then
+  for package in "${fresh[@]}"; do
+    $([ "$(id -u)" -eq 0 ] || echo sudo) systemctl disable --now "$package" || true
+  done
+fi
 "$root/deploy/build.sh" release sluiced sluice
 cmake -S "$here" -B "$root/build/peers-bin" -G Ninja -DCMAKE_BUILD_TYPE=Release \
   -DCMAKE_CXX_COMPILER_LAUNCHER=ccache --log-level=WARNING
@@ -77,8 +87,10 @@ for round in $(seq "$rounds"); do
       figures=$(run_work "$server" "$work")
       stop_server
       rm -rf "${data:?}/$server"
-      echo "{\"round\":$round,\"server\":\"$server\",\"work\":\"$work\",\"figures\":$figures}" >>"$out/runs.jsonl"
-      echo "round $round, $work, $server: $(sed -E 's/.*"messages_per_second":([0-9]+).*/\1/' <<<"$figures")/s" >&2
+      printf '{"round":%s,"server":"%s","work":"%s","figures":%s}\n' \
+        "$round" "$server" "$work" "$figures" >>"$out/runs.jsonl"
+      printf 'round %s, %s, %s: %s/s\n' "$round" "$work" "$server" \
+        "$(grep -o '"messages_per_second":[0-9]*' <<<"$figures" | head -n 1 | cut -d: -f2)" >&2
     done
   done
 done
