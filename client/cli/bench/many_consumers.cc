@@ -12,6 +12,8 @@ namespace {
 
 constexpr int64_t kCountDefault = 1'000'000;
 constexpr int kConsumersDefault = 1000;
+// Twice what a server takes by default.
+constexpr int kConsumersMax = 100'000;
 // The server's own: many consumers hold little each.
 constexpr int kCreditDefault = 100;
 constexpr double kIdleRateDefault = 2000;
@@ -120,7 +122,10 @@ void AddManyConsumers(CLI::App& bench, Context& context) {
   AddSecondsOption(*command, options.get());
   AddRateOption(*command, options.get());
   AddProducerOptions(*command, options.get());
-  AddConsumerOptions(*command, options.get());
+  command->add_option("--consumers,-c", options->consumers, "Consumers, 500 on each connection")
+      ->check(CLI::Range(1, kConsumersMax))
+      ->capture_default_str();
+  AddCreditOptions(*command, options.get());
 }
 
 }  // namespace sluice::cli::bench

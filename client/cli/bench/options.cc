@@ -11,7 +11,7 @@ constexpr int64_t kBodyBytesMax = 15 << 20;
 // A ledger's: see AtomicBits.
 constexpr int64_t kCountMax = int64_t{1} << 32;
 constexpr int kProducersMax = 1000;
-constexpr int kConsumersMax = 100'000;
+constexpr int kConsumersMax = 1000;
 constexpr int kWindowMax = 1'000'000;
 constexpr int kBatchMax = 1000;
 constexpr int kInFlightMax = 100'000;
@@ -66,6 +66,10 @@ void AddConsumerOptions(CLI::App& app, Options* options) {
                  "Consumers, each on a connection of its own")
       ->check(CLI::Range(1, kConsumersMax))
       ->capture_default_str();
+  AddCreditOptions(app, options);
+}
+
+void AddCreditOptions(CLI::App& app, Options* options) {
   app.add_option("--credit", options->credit, "Messages that each consumer holds unsettled at most")
       ->check(CLI::Range(1, kCreditMax))
       ->capture_default_str();

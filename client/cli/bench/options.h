@@ -45,6 +45,8 @@ void AddSecondsOption(CLI::App& app, Options* options);
 void AddRateOption(CLI::App& app, Options* options);
 void AddProducerOptions(CLI::App& app, Options* options);
 void AddConsumerOptions(CLI::App& app, Options* options);
+// Those of AddConsumerOptions without --consumers.
+void AddCreditOptions(CLI::App& app, Options* options);
 
 // Gives the run an end: `count` where neither count nor seconds was asked for.
 void DefaultToCount(int64_t count, Options* options);
