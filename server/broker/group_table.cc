@@ -1,6 +1,7 @@
 #include "server/broker/group_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "server/base/check.h"
 
@@ -100,6 +101,7 @@ uint64_t GroupTable::Park(Lane lane, StoredMessage message) {
   lanes_[lane].parked[seq] = hash;
   waiting.parked.emplace(seq, std::move(message));
   ++parked_;
+  payload_bytes_ += bytes;
   if (group->open_seq == 0) Expose(hash, lane, waiting);
   return bytes;
 }
@@ -119,6 +121,7 @@ StoredMessage GroupTable::TakeCandidate(Lane lane) {
   const auto [seq, hash] = *lanes_[lane].candidates.begin();
   LaneGroup& waiting = *Find(hash, lane);
   StoredMessage message = std::move(waiting.parked.at(seq));
+  payload_bytes_ -= message.payload.size();
   // What was parked without its info.
   message.info.group_hash = hash;
   uint64_t bytes;
@@ -134,6 +137,7 @@ bool GroupTable::Remove(Lane lane, Seq seq, uint64_t* payload_bytes) {
   LaneGroup& waiting = group.lanes.at(lane);
   const auto it = waiting.parked.find(seq);
   *payload_bytes = it->second.payload.size();
+  payload_bytes_ -= *payload_bytes;
   const bool first = it == waiting.parked.begin();
   if (first) Hide(lane, waiting);
   waiting.parked.erase(it);
@@ -177,6 +181,7 @@ uint64_t GroupTable::Fetched(Lane lane, StoredMessage message) {
   StoredMessage& kept = Find(parked->second, lane)->parked.at(message.seq);
   if (kept.payload) return 0;
   kept = std::move(message);
+  payload_bytes_ += kept.payload.size();
   return kept.payload.size();
 }
 
@@ -192,21 +197,19 @@ uint64_t GroupTable::ClearLane(Lane lane) {
   }
   for (const uint64_t hash : emptied) groups_.erase(hash);
   parked_ -= lanes_[lane].parked.size();
+  payload_bytes_ -= bytes;
   lanes_[lane] = {};
   return bytes;
 }
 
 uint64_t GroupTable::DropPayloads() {
-  uint64_t bytes = 0;
+  if (payload_bytes_ == 0) return 0;
   for (auto& [hash, group] : groups_) {
     for (auto& [id, waiting] : group->lanes) {
-      for (auto& [seq, message] : waiting.parked) {
-        bytes += message.payload.size();
-        message.payload = Payload();
-      }
+      for (auto& [seq, message] : waiting.parked) message.payload = Payload();
     }
   }
-  return bytes;
+  return std::exchange(payload_bytes_, 0);
 }
 
 std::optional<GroupTable::Refill> GroupTable::NextRefill() {

@@ -77,7 +77,7 @@ class GroupTable {
   std::optional<uint64_t> GroupOfParked(Lane lane, Seq seq) const;
   // Forgets every waiting message of a lane; returns their payload bytes.
   uint64_t ClearLane(Lane lane);
-  // Drops the payloads of parked messages; returns their bytes.
+  // Drops the payloads of parked messages, if there are any; returns their bytes.
   uint64_t DropPayloads();
 
   // A group that has room for messages that it skipped: read rows of its index in [from, end).
@@ -99,6 +99,7 @@ class GroupTable {
   bool empty() const { return groups_.empty(); }
   size_t groups() const { return groups_.size(); }
   size_t parked() const { return parked_; }
+  uint64_t payload_bytes() const { return payload_bytes_; }
 
  private:
   struct Skip {
@@ -137,7 +138,8 @@ class GroupTable {
   void EraseIfEmpty(uint64_t hash, Lane lane);
 
   const size_t parked_max_;
-  size_t parked_ = 0;  // of all groups and lanes
+  size_t parked_ = 0;           // of all groups and lanes
+  uint64_t payload_bytes_ = 0;  // of those
   absl::flat_hash_map<uint64_t, std::unique_ptr<Group>> groups_;
   std::array<LaneIndex, kImmediateLanes> lanes_;
   std::vector<std::pair<uint64_t, Lane>> refills_;

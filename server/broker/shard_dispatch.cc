@@ -149,7 +149,11 @@ Shard::Step Shard::StepLane(Queue& queue, LaneState& lane, Now now) {
     if (!queue.groups) queue.groups = std::make_unique<GroupTable>();
     if (!front->payload || !queue.groups->MayGrant(group_hash, id)) {
       storage::StoredMessage message = lane.PopFront(&window_bytes_);
-      if (MemoryIsShort()) message.payload = Payload();
+      // What waits for its group may wait long: no more of it than a lane may have in its window, or
+      // it would leave all others pages of a few messages.
+      if (MemoryIsShort() || queue.groups->payload_bytes() >= kWindowBytesMax) {
+        message.payload = Payload();
+      }
       window_bytes_ += queue.groups->Park(id, std::move(message));
       RefillGroups(queue);
       return Step::kChanged;

@@ -8,7 +8,7 @@ namespace sluice::broker {
 namespace {
 
 // Queues looked at per turn when windows are over their limit.
-constexpr int kEvictionsPerTurnMax = 256;
+constexpr size_t kEvictionsPerTurnMax = 256;
 // Messages of blocked groups that are fetched in one go: those that come next.
 constexpr size_t kParkedFetchMax = 256;
 constexpr uint64_t kParkedFetchBytesMax = 1 * kMiB;
@@ -146,9 +146,10 @@ void Shard::RefillGroups(Queue& queue) {
 
 // Gives back windows of queues that nobody consumes when memory runs short; they are on disk.
 void Shard::EvictIdleWindows() {
-  if (window_bytes_ <= options_.window_bytes_max / 8 * 7 || queues_.empty()) return;
+  const uint64_t enough = options_.window_bytes_max / 8 * 7;
+  const size_t queues_max = std::min(queues_.size(), kEvictionsPerTurnMax);
   auto it = queues_.upper_bound(evict_cursor_);
-  for (int i = 0; i < kEvictionsPerTurnMax; ++i) {
+  for (size_t i = 0; i < queues_max && window_bytes_ > enough; ++i) {
     if (it == queues_.end()) it = queues_.begin();
     Queue& queue = *it->second;
     evict_cursor_ = it->first;

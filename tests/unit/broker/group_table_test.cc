@@ -119,6 +119,7 @@ TEST(GroupTable, ManyGroupsTogetherParkALimitedNumber) {
   EXPECT_LE(table.parked(), GroupTable::kParkedPerGroupMin * kGroups);
   EXPECT_EQ(table.blocked(kLane), kGroups * kEach);
   EXPECT_EQ(table.SkippedGroups(kLane)->size(), kGroups);
+  EXPECT_EQ(table.payload_bytes(), 5 * table.parked());
   // What was skipped is found again, in order, however little may be parked.
   for (uint64_t hash = 1; hash <= kGroups; ++hash) {
     table.Close(hash);
@@ -145,6 +146,29 @@ TEST(GroupTable, ManyGroupsTogetherParkALimitedNumber) {
   while (const auto refill = table.NextRefill()) table.Refilled(*refill, {}, seq + 1, true);
   EXPECT_TRUE(table.empty());
   EXPECT_EQ(table.parked(), 0u);
+  EXPECT_EQ(table.payload_bytes(), 0u);
+}
+
+TEST(GroupTable, KnowsThePayloadsThatItKeeps) {
+  GroupTable table;
+  table.Open(kRed, kLane, 1);
+  EXPECT_EQ(table.DropPayloads(), 0u);
+  ParkRange(table, kRed, 2, 6);
+  EXPECT_EQ(table.payload_bytes(), 20u);
+  uint64_t bytes = 0;
+  EXPECT_TRUE(table.Remove(kLane, 5, &bytes));
+  EXPECT_EQ(table.payload_bytes(), 15u);
+  EXPECT_EQ(table.DropPayloads(), 15u);
+  EXPECT_EQ(table.DropPayloads(), 0u);
+  EXPECT_EQ(table.Fetched(kLane, Message(kRed, 3)), 5u);
+  EXPECT_EQ(table.payload_bytes(), 5u);
+  table.Close(kRed);
+  table.TakeCandidate(kLane);
+  table.TakeCandidate(kLane);
+  EXPECT_EQ(table.payload_bytes(), 0u);
+  table.Park(kLane, Message(kRed, 9));
+  EXPECT_EQ(table.ClearLane(kLane), 5u);
+  EXPECT_EQ(table.payload_bytes(), 0u);
 }
 
 // Takes and closes until a refill is wanted; the seqs that came.
