@@ -1,11 +1,14 @@
 #include "tests/bench/load/figures.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -70,6 +73,21 @@ int64_t WrittenBytes(const testing::ServerProcess& server) {
     if (name == "write_bytes:") return value;
   }
   return 0;
+}
+
+absl::Duration CpuTime(const testing::ServerProcess& server) {
+  std::ifstream in(ProcPath(server, "stat"));
+  std::string text;
+  std::getline(in, text);
+  // The name in brackets may hold anything; utime and stime are 11 fields further on.
+  std::istringstream fields(text.substr(std::min(text.size(), text.rfind(')') + 1)));
+  std::string skipped;
+  for (int i = 0; i < 11; ++i) fields >> skipped;
+  int64_t user = 0;
+  int64_t system = 0;
+  fields >> user >> system;
+  return absl::Seconds(1) * (static_cast<double>(user + system) /
+                             static_cast<double>(sysconf(_SC_CLK_TCK)));
 }
 
 void Latencies::Add(absl::Duration latency) {

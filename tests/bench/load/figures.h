@@ -27,6 +27,9 @@ void ResetPeakMemory(const testing::ServerProcess& server);
 // What the server has had written to the disk since it was started.
 int64_t WrittenBytes(const testing::ServerProcess& server);
 
+// Processor time of the server since it was started: a figure for machines that are shared.
+absl::Duration CpuTime(const testing::ServerProcess& server);
+
 template <typename Work>
 absl::Duration Timed(Work work) {
   const absl::Time start = absl::Now();

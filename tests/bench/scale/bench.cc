@@ -37,14 +37,15 @@ void Require(const absl::Status& status, const std::string& what) {
 
 Bench::Bench(const std::string& title) {
   std::cout << "\n### " << title
-            << "\n\n| step | count | seconds | 1/s | p50 ms | p99 ms | p99.9 ms | max ms | RSS MiB | "
-               "peak MiB | disk MiB |\n"
-               "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
+            << "\n\n| step | count | seconds | 1/s | p50 ms | p99 ms | p99.9 ms | max ms | CPU s | "
+               "RSS MiB | peak MiB | disk MiB |\n"
+               "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
   Print({.step = "start, empty", .took = Timed([this] { Start(); })});
 }
 
 void Bench::Start() {
   Require(server_.Start(), "start of the server");
+  cpu_told_ = absl::ZeroDuration();
   client_ = std::make_unique<client::Client>(
       client::ClientOptions{.address = server_.address(), .timeout = kCallTimeout});
 }
@@ -59,11 +60,14 @@ void Bench::Print(const Row& row) {
   if (row.count > 0 && seconds > 0) std::cout << absl::StrFormat("%.0f", row.count / seconds);
   std::cout << " | " << (row.latencies ? row.latencies->Cells() : Latencies().Cells());
   if (server_.running()) {
-    std::cout << absl::StrFormat(" | %.0f | %.0f | %.0f |", MemoryMiB(server_, "VmRSS"),
-                                 MemoryMiB(server_, "VmHWM"), DiskMiB(server_));
+    const absl::Duration cpu = CpuTime(server_);
+    std::cout << absl::StrFormat(
+        " | %.2f | %.0f | %.0f | %.0f |", absl::ToDoubleSeconds(cpu - cpu_told_),
+        MemoryMiB(server_, "VmRSS"), MemoryMiB(server_, "VmHWM"), DiskMiB(server_));
+    cpu_told_ = cpu;
     ResetPeakMemory(server_);
   } else {
-    std::cout << " | | | |";
+    std::cout << " | | | | |";
   }
   std::cout << std::endl;
 }

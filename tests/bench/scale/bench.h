@@ -61,7 +61,7 @@ class Bench {
   client::Client& client() { return *client_; }
   const std::string& address() const { return server_.address(); }
 
-  // Peak memory is that since the row before.
+  // Peak memory and processor time are those since the row before.
   void Print(const Row& row);
   // Rows for SIGTERM, the start after it, and the start after SIGKILL.
   void PrintRestarts();
@@ -75,6 +75,7 @@ class Bench {
 
   testing::ServerProcess server_;
   std::unique_ptr<client::Client> client_;
+  absl::Duration cpu_told_ = absl::ZeroDuration();
 };
 
 // Bodies carry numbers: two of 8 bytes, then filling.
