@@ -45,7 +45,7 @@ class Resting : public ::testing::Test {
     EXPECT_TRUE(shard_.page_error().ok()) << shard_.page_error();
     // Whatever was done, nothing is left behind once all is settled.
     shard_.Pass(10 * kDelayMs);
-    Sorted(shard_.Drain("q"));
+    shard_.Drain("q");
     EXPECT_EQ(shard_.Totals().open_messages, 0u);
     EXPECT_EQ(shard_.Totals().window_bytes, 0u);
     EXPECT_EQ(shard_.Stats("q").delayed + shard_.Stats("q").ready + shard_.Stats("q").leased, 0);
@@ -187,6 +187,27 @@ TEST_F(Resting, AreListedAndFoundAsRetriesWithoutComingIntoMemory) {
     EXPECT_EQ(found->waiting, WaitReason::kRetryBackoff);
     EXPECT_EQ(found->until_ms, message.until_ms);
   }
+  EXPECT_LE(shard_.Totals().open_messages, kInMemory + 1);
+}
+
+TEST_F(Resting, OneThatIsBeingReadGoesToRestOnlyAfterwards) {
+  const MessagePosition id = shard_.Send("q", {{"read"}})[0];
+  const auto got = shard_.Receive("q");
+  ASSERT_EQ(got.size(), 1u);
+  GetMessageCommand get;
+  get.queue = "q";
+  get.id = id;
+  ::sluice::testing::Reply<absl::StatusOr<ListedMessage>> found;
+  get.done = found.Done();
+  shard_.Start(std::move(get));
+  ASSERT_EQ(shard_.pending_reads(), 1u);
+  shard_.StartSettle("q", got[0].receipt, SettleAction::kDelay, kDelayMs);
+  while (shard_.Commit()) {
+  }
+  EXPECT_FALSE(found.answered());
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(found.answered() && found->ok());
+  EXPECT_EQ((*found)->waiting, WaitReason::kRetryBackoff);
   EXPECT_LE(shard_.Totals().open_messages, kInMemory + 1);
 }
 
