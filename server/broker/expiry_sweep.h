@@ -34,9 +34,16 @@ struct ExpirySweep {
   bool exhausted = false;     // the last page was
   std::deque<Work> work;      // found and not dealt with
   std::string held_back;      // first key of what had to stay; empty: none
+  int64_t began_ms = 0;       // when it last began at the first key
+  bool holding = false;       // the last one held something back
+  bool room_made = false;     // since then, where what it held back is to go
 
   void HoldBack(std::string key) {
     if (held_back.empty() || key < held_back) held_back = std::move(key);
+  }
+  void RoomMade(int64_t now_ms) {
+    room_made = true;
+    if (holding && !busy) Expect(now_ms);
   }
   void Expect(int64_t expire_ms) { next_ms = std::min(next_ms, expire_ms); }
   int64_t DueMs() const { return std::max(next_ms, not_before_ms); }

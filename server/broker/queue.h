@@ -104,6 +104,7 @@ struct Queue {
 
   // Dead letters: open messages that wait for their move, and who waits for room here.
   std::deque<std::pair<Lane, Seq>> dying;
+  size_t dying_stuck = 0;   // the last so many of them did not fit, and wait for room
   bool dying_pending = false;
   bool moving_dying = false;
   bool dead_letters_wait = false;         // the dead-letter queue has no room

@@ -284,6 +284,7 @@ class Shard {
   void CountDeath(Queue& queue, DeathReason reason, bool moved);
   void AwaitRoom(Queue& full, Queue& source);
   void WakeDying(Queue& queue);
+  void RetryDying(Queue& queue);
   void RunDying(Now now);
   void MoveDying(Queue& queue, Now now);
   void MoveDyingWithBody(Queue& queue, LaneState& lane, storage::StoredMessage message, Now now);

@@ -30,7 +30,9 @@ void Shard::Die(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, De
   message.not_before_ms = 0;
   ++lane.dying;
   lane.WriteHistory(seq, message, 0, batch_);
-  queue.dying.push_back({lane.position.lane, seq});
+  // Before those that wait for room: it may be smaller.
+  queue.dying.insert(queue.dying.end() - static_cast<std::ptrdiff_t>(queue.dying_stuck),
+                     {lane.position.lane, seq});
   WakeDying(queue);
 }
 
@@ -42,6 +44,7 @@ void Shard::HoldExpired(Queue& queue, LaneState& lane, storage::StoredMessage me
   ++lane.dying;
   lane.WriteHistory(message.seq, open, 0, batch_);
   queue.dying.push_back({lane.position.lane, message.seq});
+  ++queue.dying_stuck;
 }
 
 void Shard::CountDeath(Queue& queue, DeathReason reason, bool moved) {
@@ -109,9 +112,16 @@ void Shard::AwaitRoom(Queue& full, Queue& source) {
 }
 
 void Shard::WakeDying(Queue& queue) {
-  if (queue.dying_pending || queue.dying.empty()) return;
+  if (queue.dying_pending || queue.dying.size() == queue.dying_stuck) return;
   queue.dying_pending = true;
   dying_queues_.push_back(queue.qid);
+}
+
+// There may be room now for those that did not fit.
+void Shard::RetryDying(Queue& queue) {
+  queue.dead_letters_wait = false;
+  queue.dying_stuck = 0;
+  WakeDying(queue);
 }
 
 void Shard::RunDying(Now now) {
@@ -126,14 +136,15 @@ void Shard::RunDying(Now now) {
 }
 
 void Shard::MoveDying(Queue& queue, Now now) {
-  if (queue.moving_dying || queue.dying.empty()) return;
-  queue.dead_letters_wait = false;
+  if (queue.moving_dying || queue.dying.size() == queue.dying_stuck) return;
+  // Enough has been tried for the room there was; others come first when there is more.
+  if (queue.dying_stuck >= kMoveMessagesMax) return;
   // Those at the front that are of one lane; others follow.
   const Lane lane_id = queue.dying.front().first;
   LaneState& lane = *queue.lanes[lane_id];
   std::vector<Seq> seqs;
   uint64_t bytes = 0;
-  while (!queue.dying.empty() && queue.dying.front().first == lane_id &&
+  while (queue.dying.size() > queue.dying_stuck && queue.dying.front().first == lane_id &&
          seqs.size() < kMoveMessagesMax && bytes < kMoveBytesMax) {
     const Seq seq = queue.dying.front().second;
     queue.dying.pop_front();
@@ -150,14 +161,14 @@ void Shard::MoveDying(Queue& queue, Now now) {
              [this, lane_id, seqs](Queue* queue, Bodies bodies, Now now) {
                if (!queue) return;
                queue->moving_dying = false;
-               for (size_t i = seqs.size() - bodies.unread; i < seqs.size(); ++i) {
-                 queue->dying.push_back({lane_id, seqs[i]});
+               for (size_t i = seqs.size(); i > seqs.size() - bodies.unread; --i) {
+                 queue->dying.push_front({lane_id, seqs[i - 1]});
                }
                LaneState& lane = *queue->lanes[lane_id];
                for (auto& message : bodies.messages) {
                  MoveDyingWithBody(*queue, lane, std::move(message), now);
                }
-               if (!queue->dead_letters_wait) WakeDying(*queue);
+               WakeDying(*queue);
              });
 }
 
@@ -169,7 +180,8 @@ void Shard::MoveDyingWithBody(Queue& queue, LaneState& lane, storage::StoredMess
   const DeathReason reason = open->second.death;
   const std::string detail = open->second.detail ? *open->second.detail : std::string();
   if (!DieWithBody(queue, lane, std::move(message), reason, detail, now)) {
-    queue.dying.push_front({lane.position.lane, seq});
+    queue.dying.push_back({lane.position.lane, seq});
+    ++queue.dying_stuck;
   }
 }
 

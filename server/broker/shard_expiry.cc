@@ -11,7 +11,8 @@ namespace {
 // One step of the sweep; bounds the batch that it goes into.
 constexpr uint32_t kSweepRowsMax = 1024;
 constexpr uint64_t kSweepBytesMax = 2 * kMiB;
-// Expired messages that had to stay, since their dead-letter queue is full, are looked at again.
+// Expired messages that had to stay, since their dead-letter queue is full, are looked at again: when
+// room is made there, and now and then.
 constexpr int64_t kSweepAgainMs = 5 * kSecondMs;
 // Expiries are dealt with in batches: nobody is given an expired message meanwhile.
 constexpr int64_t kSweepPeriodMs = 100;
@@ -31,11 +32,16 @@ void Shard::StartExpiry(Now now) {
   expiry_.cursor_ms = boot_row_.expiry_cursor_ms;
   expiry_.from = storage::ExpiryKey({options_.shard, 0, 0, 0}, expiry_.cursor_ms);
   expiry_.next_ms = now.engine_ms;
+  expiry_.exhausted = true;  // so that it begins anew
 }
 
 void Shard::RunExpiry(Now now) {
   const int64_t until_ms = ExpiryHorizonMs(now);
   if (expiry_.busy || until_ms < expiry_.DueMs()) return;
+  if (expiry_.exhausted) {
+    expiry_.began_ms = now.engine_ms;
+    expiry_.room_made = false;
+  }
   expiry_.busy = true;
   expiry_.next_ms = ExpirySweep::kNever;
   ReadRequest request;
@@ -115,18 +121,21 @@ void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage me
 
 void Shard::FinishSweep(Now now) {
   expiry_.busy = false;
-  expiry_.not_before_ms = now.engine_ms + kSweepPeriodMs;
+  // A long one is followed by a long pause, however often room is made.
+  expiry_.not_before_ms =
+      now.engine_ms + std::max(kSweepPeriodMs, now.engine_ms - expiry_.began_ms);
   // Stored only now: the batch that says so also has what became of the messages.
   if (expiry_.held_back.empty()) boot_row_.expiry_cursor_ms = expiry_.cursor_ms;
   if (!expiry_.exhausted) {
     expiry_.not_before_ms = now.engine_ms;
     return expiry_.Expect(now.engine_ms);
   }
-  if (!expiry_.held_back.empty()) {
+  expiry_.holding = !expiry_.held_back.empty();
+  if (expiry_.holding) {
     // What joined after its expiry may be further on than the sweep.
     expiry_.from = std::min(expiry_.from, std::exchange(expiry_.held_back, {}));
     expiry_.cursor_ms = boot_row_.expiry_cursor_ms = storage::ParseIndexKey(expiry_.from)->time_ms;
-    return expiry_.Expect(now.engine_ms + kSweepAgainMs);
+    return expiry_.Expect(now.engine_ms + (expiry_.room_made ? 0 : kSweepAgainMs));
   }
   LookForNextExpiry();
 }

@@ -277,7 +277,7 @@ bool Shard::EditOne(Queue& queue, LaneState& lane, storage::StoredMessage messag
   const bool leased = is_open && open->second.state == OpenState::kLeased;
   const bool is_delete = command.action == EditMessagesCommand::Action::kDelete;
   if (leased && !(is_delete && command.include_leased)) return false;
-  if (!is_open) lane.gap_lsn = last_lsn_ + 1;
+  if (!is_open || open->second.delivery_count == 0) lane.gap_lsn = last_lsn_ + 1;
   switch (command.action) {
     case EditMessagesCommand::Action::kDelete:
       if (leased) {

@@ -111,7 +111,7 @@ void Shard::ConfigChanged(Queue& queue, Now now) {
   ResetTakers(queue);
   ScheduleIdleExpiry(queue, now);
   // A new dead-letter queue, or larger limits.
-  WakeDying(queue);
+  RetryDying(queue);
   RoomMade(queue);
   Wake(queue);
 }

@@ -238,8 +238,8 @@ void Shard::RunRoomMade(Now now) {
       Queue* waiting = FindQueue(source);
       if (!waiting) continue;
       // Those that still find no room say so again.
-      waiting->dead_letters_wait = false;
-      WakeDying(*waiting);
+      RetryDying(*waiting);
+      expiry_.RoomMade(now.engine_ms);
       // It may have been its heads that could not be dropped: others wait for that.
       RoomMade(*waiting);
     }

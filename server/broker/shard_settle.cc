@@ -161,6 +161,8 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
   }
   if (failed) ++queue.counters.retried;
   Unhook(queue, lane, seq, message);
+  // What nobody holds can be dropped.
+  if (queue.row.config.overflow == Overflow::kDropHead) RoomMade(queue);
   message.maybe_redelivered = false;  // its next hand-out is known to be a further one
   const MessagePosition at = lane.At(seq);
   if (delay_ms > 0) {

@@ -197,6 +197,25 @@ TEST_F(DeadLetters, AFullDeadLetterQueueMakesThemWaitInOrder) {
   EXPECT_EQ(shard_.Totals().open_messages, 0u);
 }
 
+TEST_F(DeadLetters, OneThatDoesNotFitHoldsUpNoSmallerOnes) {
+  QueueConfigChange dlq;
+  dlq.name = "dlq";
+  dlq.max_bytes = 600;
+  ASSERT_TRUE(shard_.CreateQueue(dlq).ok());
+  QueueConfigChange config;
+  config.name = "q";
+  config.dead_letter_queue = "dlq";
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  shard_.Send("dlq", {{std::string(200, 'f')}});
+  shard_.Send("q", {{std::string(500, 'l'), 9}, {"small", 5}, {"smaller", 1}});
+  Reject(3);
+  EXPECT_EQ(Left("dlq"), 3);
+  EXPECT_EQ(Left("q"), 1);
+  ASSERT_TRUE(shard_.Purge("dlq", true).ok());
+  shard_.RunUntilQuiet();
+  EXPECT_EQ(Left("q"), 0);
+}
+
 TEST_F(DeadLetters, WhatWaitsForItsMoveCanStillBeAckedDeletedAndPurged) {
   Create(0, /*dlq_length=*/1);
   shard_.Send("dlq", {{"full"}});

@@ -12,49 +12,97 @@ void FeatureModel::Answered(PlannedPublish& publish,
   publish.answered = true;
   if (!result.ok()) {
     publish.refused = true;
-    ++seen[absl::StrCat("refused: ", std::string(ErrorReasonName(ReasonOf(result.status()))))];
+    const ErrorReason reason = ReasonOf(result.status());
+    ++seen[absl::StrCat("refused: ", std::string(ErrorReasonName(reason)))];
     if (publish.stored_lsn != 0) Fail("a publish was refused, but is stored");
-    return;
+    return CheckRefusal(publish, reason);
   }
   if (publish.stored_lsn > durable_lsn) Fail("a publish was answered before it was durable");
   if (result->size() != publish.messages.size()) return Fail("not all were published");
+  bool exact = publish.queue.empty() && publish.routing_version == routing_version_;
   for (size_t i = 0; i < publish.messages.size(); ++i) {
     const PlannedMessage& planned = publish.messages[i];
     const PublishedMessage& published = (*result)[i];
-    if (published.routed_queues != static_cast<int32_t>(publish.queues.size())) {
-      Fail(absl::StrCat("routed to ", published.routed_queues, " queues instead of ",
-                        publish.queues.size()));
-    }
     if (planned.id) {
       if (published.id != *planned.id) Fail("published under another id than stored");
       if (published.duplicate) Fail("stored, but called a duplicate");
-    } else if (!publish.queues.empty()) {
-      ++seen["duplicates"];
-      if (!published.duplicate) Fail("answered OK, but not stored");
-      if (!planned.dedup) {
-        Fail("a duplicate without a deduplication id");
-        continue;
-      }
-      const LedgerMessage* first = ledger.At(published.id);
-      const auto its_plan = first ? planned_.find(first->body) : planned_.end();
-      if (its_plan == planned_.end() ||
-          its_plan->second.first->messages[its_plan->second.second].dedup != planned.dedup) {
-        Fail("a duplicate's first id is of another message");
-      } else if (first->stored_lsn > durable_lsn) {
-        Fail("a duplicate was answered before the first was durable");
-      } else if (const auto* row = ledger.Dedup(first->at.qid, *planned.dedup);
-                 row && row->id == first->id && row->expire_ms <= publish.asked_ms) {
-        Fail("called a duplicate though the window is over");
+    } else if (publish.producer && published.duplicate) {
+      CheckDuplicate(publish, i, published);
+      continue;
+    }
+    std::set<size_t> routed = planned.routed;
+    if (!publish.queue.empty()) routed = {1};
+    if (routed.empty() && exact) {
+      const auto route = RouteOf(publish, planned, ledger.routing);
+      if (!route) return Fail("published to no exchange");
+      routed = {route->size()};
+    }
+    if (publish.mandatory && published.routed_queues == 0) Fail("mandatory, but not routed");
+    if (published.routed_queues == 0) ++seen["no route"];
+    if (!routed.empty() && !routed.contains(static_cast<size_t>(published.routed_queues))) {
+      Fail(absl::StrCat("routed to ", published.routed_queues, " queues instead of ",
+                        *routed.begin()));
+    }
+    if (!planned.id && published.routed_queues > 0) CheckDuplicate(publish, i, published);
+  }
+}
+
+void FeatureModel::CheckRefusal(const PlannedPublish& publish, ErrorReason reason) {
+  if (ModelProducer* producer = publish.producer) {
+    const bool current = publish.generation == producer->generation;
+    if (reason == ErrorReason::kProducerFenced && current) Fail("fenced by nobody");
+    const auto [first, is_first] =
+        producer->refused.try_emplace(publish.generation, publish.number);
+    if (reason == ErrorReason::kSequenceRefused && is_first) Fail("refused behind nothing refused");
+    first->second = std::min(first->second, publish.number);
+  }
+  if (publish.queue.empty() && publish.routing_version == routing_version_ &&
+      !publish.of_transaction) {
+    bool none = false;
+    bool exchange = true;
+    // What this turn has changed is not in the log yet.
+    for (const ModelRouting* known : {&ledger.routing, &routing}) {
+      for (const PlannedMessage& message : publish.messages) {
+        const auto route = RouteOf(publish, message, *known);
+        exchange &= route.has_value();
+        none |= route && route->empty();
       }
     }
-    if (!planned.id || !planned.dedup || publish.queues.size() < 2) continue;
-    for (const std::string& name : publish.queues) {
-      const LedgerQueue* queue = ledger.Find(name);
-      if (queue && !planned.stored_in.contains(queue->qid) &&
-          !ledger.Dedup(queue->qid, *planned.dedup)) {
-        Fail("not stored in every queue");
-      }
+    if (reason == ErrorReason::kNoRoute && !(publish.mandatory && none)) Fail("has a route");
+    if (reason == ErrorReason::kExchangeNotFound && exchange) Fail("its exchange is there");
+  }
+}
+
+// Answered OK, and not stored.
+void FeatureModel::CheckDuplicate(const PlannedPublish& publish, size_t index,
+                                  const PublishedMessage& published) {
+  const PlannedMessage& planned = publish.messages[index];
+  ++seen["duplicates"];
+  if (!published.duplicate) return Fail("answered OK, but not stored");
+  if (publish.producer) {
+    const int64_t sequence = publish.first_sequence + static_cast<int64_t>(index);
+    const auto row = ledger.producers.find(publish.producer->hash);
+    if (row == ledger.producers.end() || row->second.last_sequence < sequence) {
+      return Fail(absl::StrCat("sequence ", sequence, " is called known, but is not"));
     }
+    const auto stored = publish.producer->stored.find(sequence);
+    if (stored != publish.producer->stored.end() && stored->second > durable_lsn) {
+      return Fail("a repeat was answered before the first was durable");
+    }
+    ++seen["repeated sequences"];
+    return;
+  }
+  if (!planned.dedup) return Fail("a duplicate without a deduplication id");
+  const LedgerMessage* first = ledger.At(published.id);
+  const auto its_plan = first ? planned_.find(first->body) : planned_.end();
+  if (its_plan == planned_.end() ||
+      its_plan->second.first->messages[its_plan->second.second].dedup != planned.dedup) {
+    Fail("a duplicate's first id is of another message");
+  } else if (first->stored_lsn > durable_lsn) {
+    Fail("a duplicate was answered before the first was durable");
+  } else if (const auto* row = ledger.Dedup(first->at.qid, *planned.dedup);
+             row && first->queue->name() == publish.queue && row->id == first->id && row->expire_ms <= publish.asked_ms) {
+    Fail("called a duplicate though the window is over");
   }
 }
 
@@ -82,25 +130,50 @@ void FeatureModel::CheckIdleConsumers(const std::vector<FeatureConsumer*>& consu
   }
 }
 
-LedgerMessage* FeatureModel::FindOverdue(int64_t lag_ms) {
-  for (auto& [qid, queue] : ledger.queues) {
-    if (!queue.exists) continue;
-    const LedgerQueue* dead = ledger.Find(queue.row.config.dead_letter_queue);
-    const bool may_wait =
-        dead && (dead->row.config.max_length > 0 || dead->row.config.max_bytes > 0);
-    for (LedgerLane& lane : queue.lanes) {
+// Whether a dead letter of that size can go there now, with what has to be dropped for it.
+bool FeatureModel::HasRoomFor(const LedgerQueue& queue, int64_t bytes, int depth) const {
+  const QueueConfig& config = queue.row.config;
+  if (config.max_bytes > 0 && queue.bytes_near) return false;  // it may count other bytes
+  if ((config.max_length == 0 || queue.messages < config.max_length) &&
+      (config.max_bytes == 0 || queue.bytes + bytes <= config.max_bytes)) {
+    return true;
+  }
+  // Where bytes are wanted, or the limit was lowered, it may take more heads than one.
+  if (config.overflow != Overflow::kDropHead || config.max_bytes > 0 || depth == 0 ||
+      queue.messages > config.max_length) {
+    return false;
+  }
+  const LedgerQueue* dead = ledger.Find(config.dead_letter_queue);
+  for (Lane lane = kImmediateLanes; lane > 0; --lane) {
+    for (const auto& [seq, message] : queue.lanes[lane - 1].unsettled) {
+      if (message->leased || message->Dying()) continue;
+      return !dead || HasRoomFor(*dead, message->bytes, depth - 1);
+    }
+  }
+  return false;
+}
+
+LedgerMessage* FeatureModel::FindOverdue(int64_t lag_ms, size_t* count) {
+  constexpr int kDeadLetterQueuesInARowMax = 8;
+  LedgerMessage* found = nullptr;
+  for (LedgerQueue* queue : ledger.live()) {
+    const LedgerQueue* dead = ledger.Find(queue->row.config.dead_letter_queue);
+    for (LedgerLane& lane : queue->lanes) {
       for (auto& [seq, message] : lane.unsettled) {
-        if (message->at.lane == kDelayedLane) {
-          if (message->info.due_ms + lag_ms < now_ms) return message;
-          continue;
-        }
-        if (may_wait || message->Dying()) continue;
         const int64_t expire_ms = message->info.expire_ms;
-        if (expire_ms != 0 && expire_ms + lag_ms < now_ms && !message->leased) return message;
+        const bool expired = expire_ms != 0 && expire_ms + lag_ms < now_ms && !message->leased;
+        const bool due = message->at.lane == kDelayedLane &&
+                         message->info.due_ms + lag_ms < now_ms;
+        const bool leaves = message->at.lane != kDelayedLane && (expired || message->Dying());
+        const bool fits =
+            !dead || HasRoomFor(*dead, message->bytes, kDeadLetterQueuesInARowMax);
+        if (!due && !(leaves && fits)) continue;
+        found = message;
+        ++*count;
       }
     }
   }
-  return nullptr;
+  return found;
 }
 
 // A listing at rest agrees with the log, message by message.
@@ -126,7 +199,6 @@ void FeatureModel::CheckListed(LedgerQueue& queue, const std::vector<ListedMessa
     if (!((shown.deaths ? *shown.deaths : kNone) == deaths)) {
       Fail(*message, "listed with other deaths");
     }
-    if (message->number_used_again) continue;
     const bool open = message->leased || message->state.has_row;
     if (open && shown.attempt != message->Attempt()) Fail(*message, "listed with another attempt");
     MessageState state = MessageState::kReady;
@@ -152,11 +224,12 @@ void FeatureModel::CheckListed(LedgerQueue& queue, const std::vector<ListedMessa
       if (shown.state == MessageState::kBlocked && shown.blocked_by) {
         for (const LedgerLane& lane : queue.lanes) {
           for (const auto& [seq, other] : lane.unsettled) {
-            if (other->id == *shown.blocked_by || other->at == *shown.blocked_by) blocker = other;
+            const bool named = other->id == *shown.blocked_by || other->at == *shown.blocked_by;
+            if (named && other->info.group_hash == message->info.group_hash) blocker = other;
           }
         }
       }
-      if (!blocker || blocker->info.group_hash != message->info.group_hash) {
+      if (!blocker) {
         Fail(*message, "listed as blocked, but not by a message of its group");
       }
       continue;

@@ -7,6 +7,9 @@
 namespace sluice::broker {
 namespace {
 
+// Of LikenessOfCopy.
+constexpr int kLikenessMax = 5;
+
 bool SameDeaths(const MessageInfo& a, const MessageInfo& b) {
   static const Deaths kNone;
   const Deaths& of_a = a.origin ? a.origin->deaths : kNone;
@@ -15,6 +18,20 @@ bool SameDeaths(const MessageInfo& a, const MessageInfo& b) {
 }
 
 }  // namespace
+
+// How well one is what became of the other: there may be several of an id. 0: not at all.
+int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy) {
+  if (copy.body != message.body) return 0;
+  const bool same_deaths = SameDeaths(copy.info, message.info);
+  if (copy.queue == message.queue) {
+    const bool joins = message.at.lane == kDelayedLane || Has(message, {Why::kReschedule});
+    if (!same_deaths || !joins) return same_deaths ? 1 : 0;
+    if (copy.info.expire_ms == message.info.expire_ms) return kLikenessMax;
+    return Has(message, {Why::kReschedule}) ? kLikenessMax - 1 : 0;
+  }
+  if (!same_deaths) return copy.info.origin->deaths.front().queue == message.queue->name() ? 3 : 0;
+  return Has(message, {Why::kMove}) ? 2 : 0;
+}
 
 bool FeatureModel::Has(const LedgerMessage& message, std::initializer_list<Why> whys) {
   for (const auto& intent : message.intents) {
@@ -37,34 +54,55 @@ void FeatureModel::OnBatch(const storage::Batch& appended) {
   if (batch.lsn != appended_lsn + 1) Fail("lsns do not rise by one");
   appended_lsn = batch.lsn;
   for (const auto& [qid, row] : batch.queue_rows_before) NoteConfig(qid, row.config);
+  routing_before_ = batch.routing_changed ? batch.routing_before : ledger.routing;
+  if (batch.routing_changed) ++routing_version_;
+  producers_before_ = batch.producers_before;
+  for (ModelProducer& producer : producers) producer.last_in_batch = 0;
   std::multimap<std::pair<uint64_t, Seq>, LedgerMessage*> copies;
   const auto key = [](const MessagePosition& id) {
     return std::pair<uint64_t, Seq>{uint64_t{id.qid} << 8 | id.lane, id.seq};
   };
   for (LedgerMessage* added : batch.added) {
     added->stored_boot = boot;
-    if (added->info.origin) copies.insert({key(added->id), added});
+    if (added->info.origin && !IsFanOutCopy(*added)) copies.insert({key(added->id), added});
   }
+  // The likest first: twins of an id may move in one batch.
+  std::map<const Change*, LedgerMessage*> copy_of;
   std::set<LedgerMessage*> matched;
-  for (const Change& change : batch.changed) {
-    LedgerMessage* copy = nullptr;
-    if (change.message->state.settled) {
+  for (int likeness = kLikenessMax; likeness > 0; --likeness) {
+    for (const Change& change : batch.changed) {
+      if (!change.message->state.settled || copy_of.contains(&change)) continue;
       const auto range = copies.equal_range(key(change.message->id));
       for (auto it = range.first; it != range.second; ++it) {
         // One that was itself moved on in this batch has its copy behind it.
         const bool later = !change.is_new || it->second->order > change.message->order;
-        if (it->second == change.message || !later || matched.contains(it->second)) continue;
-        copy = it->second;
+        if (it->second == change.message || !later || matched.contains(it->second) ||
+            LikenessOfCopy(*change.message, *it->second) != likeness) {
+          continue;
+        }
+        copy_of[&change] = it->second;
+        matched.insert(it->second);
         break;
       }
     }
-    if (copy) matched.insert(copy);
+  }
+  for (const Change& change : batch.changed) {
+    const auto found = copy_of.find(&change);
+    LedgerMessage* copy = found == copy_of.end() ? nullptr : found->second;
+    // What only joins or is put off keeps its place among those of its id.
+    if (copy && copy->queue == change.message->queue) copy->has_twin = change.message->has_twin;
+    if (copy && copy->queue != change.message->queue) NoteTwins(*copy);
     CheckChange(change, copy, batch.time_ms);
     changed_now_.insert(change.message);
   }
   for (LedgerMessage* added : batch.added) {
-    if (!matched.contains(added)) CheckPublished(*added, batch.time_ms);
+    if (matched.contains(added)) continue;
+    // Where it was has gone with its queue.
+    const bool moved = added->info.origin && !IsFanOutCopy(*added);
+    if (!moved || batch.queues_gone.empty()) CheckPublished(*added, batch.time_ms);
   }
+  CheckFanOuts(batch.time_ms);
+  CheckQueueRows(batch);
   CheckRoom(batch);
   for (const LedgerMessage* dropped : std::exchange(dropped_, {})) CheckDroppedFirst(*dropped);
 }
@@ -73,6 +111,7 @@ void FeatureModel::CheckChange(const Change& change, LedgerMessage* copy, int64_
   LedgerMessage& message = *change.message;
   if (message.state.settled) {
     CheckSettled(change, copy, time_ms);
+    leaving_.push_back(&message);
     EndLease(message);
     message.removed_boot = boot;
     message.removed_ms = time_ms;
@@ -183,6 +222,7 @@ void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& co
   } else {
     CheckDeath(change, death.reason, time_ms);
   }
+  if (death.reason == DeathReason::kAttempts) change.message->may_have_been_held = true;
   static const char* const kNames[] = {"", "died: attempts", "died: rejected", "died: expired",
                                        "died: overflow"};
   ++seen[kNames[static_cast<int>(death.reason)]];
@@ -215,6 +255,7 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
                change.before.row.attempt >= config.retry.max_attempts;
       })) {
     ++seen["exhausted away"];
+    message.may_have_been_held = true;
     return;
   }
   if (Allows(message.at.qid, [](const QueueConfig& config) {
@@ -283,7 +324,7 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
     for (const auto& [seq, other] : queue.lanes[lane].unsettled) {
       if (lane == message.at.lane && seq >= message.at.seq) break;
       const Lsn since = std::max(other->stored_lsn, other->state.row_lsn);
-      if (other->leased || other->Dying() || !other->intents.empty() || other->taken_back ||
+      if (other->leased || other->Dying() || !other->intents.empty() ||
           changed_now_.contains(other) || since > read_through_lsn_) {
         continue;
       }
@@ -299,16 +340,15 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
 // A hand-out that no consumer has seen yet, or ever will.
 bool FeatureModel::MayBeHeldUnseen(const LedgerMessage& message,
                                    const LedgerMessage::State& state) const {
-  if (!state.has_row) return !message.ShownNow(boot) || message.taken_back;
+  if (!state.has_row) return !message.ShownNow(boot);
   const Receipt of_row{message.at, state.row.boot, state.row.delivery_count};
-  if (message.taken_back) return true;  // the numbers of what nobody saw are used again
   return state.row.boot == boot && !(message.last && *message.last == of_row);
 }
 
 bool FeatureModel::MayHaveFailed(const Change& change, int64_t time_ms) const {
   const LedgerMessage& message = *change.message;
   if (message.leased && message.until_ms <= time_ms) return true;
-  if (message.ran_out_while_down || message.number_used_again) return true;
+  if (message.ran_out_while_down) return true;
   for (const auto& intent : message.intents) {
     const bool fails = intent->why == Why::kRetry || intent->why == Why::kDelay ||
                        intent->why == Why::kClosed || intent->why == Why::kDeadLetter;
@@ -355,8 +395,8 @@ void FeatureModel::CheckRow(const Change& change, int64_t time_ms) {
     return CheckRegranted(change, time_ms);
   }
   if (row.delivery_count > count + 1) return Fail(message, "delivery count skips");
-  if (row.delivery_count < count && !Has(message, {Why::kUnwritten, Why::kClosed}) &&
-      !message.taken_back && !MayBeHeldUnseen(message, change.before)) {
+  // Only the number of a hand-out that nobody has seen is used again.
+  if (row.delivery_count < count && !MayBeHeldUnseen(message, change.before)) {
     return Fail(message, "delivery count goes back");
   }
   CheckReturned(change, time_ms);
@@ -433,81 +473,6 @@ void FeatureModel::CheckRegranted(const Change& change, int64_t time_ms) {
   const LedgerQueue& queue = *message.queue;
   if (queue.row.paused && queue.paused_ms < time_ms) Fail(message, "granted while paused");
   CheckGroup(message, /*fresh=*/false);
-}
-
-// ---- stored
-
-void FeatureModel::CheckPublished(LedgerMessage& message, int64_t time_ms) {
-  const auto it = planned_.find(message.body);
-  if (it == planned_.end()) return Fail(message, "stored, but nobody published it");
-  PlannedPublish& publish = *it->second.first;
-  PlannedMessage& planned = publish.messages[it->second.second];
-  const LedgerQueue& queue = *message.queue;
-  if (publish.refused) Fail(message, "stored though it was refused");
-  if (publish.answered) Fail(message, "stored after its publish was answered");
-  if (!publish.queues.contains(queue.name())) Fail(message, "stored in a queue it was not sent to");
-  if (!planned.stored_in.insert(queue.qid).second) Fail(message, "stored twice");
-  if (publish.stored_lsn == 0) publish.stored_lsn = appended_lsn;
-  if (publish.stored_lsn != appended_lsn) Fail(message, "its publish was split over two batches");
-  if (!planned.id) planned.id = message.id;
-  if (*planned.id != message.id) Fail(message, "has two ids");
-  if (message.info.publish_ms != time_ms) Fail(message, "its publish time is not its turn's");
-  if (message.priority != planned.priority) Fail(message, "stored with another priority");
-  if (message.info.group_hash != planned.group_hash) Fail(message, "stored with another group");
-  int64_t due_ms = planned.delay_ms > 0 ? time_ms + planned.delay_ms : planned.deliver_at_ms;
-  if (due_ms <= time_ms) due_ms = 0;
-  if (message.info.due_ms != due_ms || (message.at.lane == kDelayedLane) != (due_ms != 0)) {
-    Fail(message, absl::StrCat("is due at ", message.info.due_ms, " instead of ", due_ms));
-  }
-  if (!Allows(queue.qid, [&](const QueueConfig& config) {
-        int64_t ttl_ms = config.ttl_ms;
-        if (planned.ttl_ms > 0 && (ttl_ms == 0 || planned.ttl_ms < ttl_ms)) ttl_ms = planned.ttl_ms;
-        const int64_t expire_ms = ttl_ms > 0 ? std::max(due_ms, time_ms) + ttl_ms : 0;
-        return message.info.expire_ms == expire_ms;
-      })) {
-    Fail(message, absl::StrCat("expires at ", message.info.expire_ms));
-  }
-  ++seen["stored"];
-  if (planned.dedup) CheckDedup(message, planned, time_ms);
-}
-
-void FeatureModel::CheckDedup(const LedgerMessage& message, const PlannedMessage& planned,
-                              int64_t time_ms) {
-  const QueueConfig& config = message.queue->row.config;
-  if (config.dedup_window_ms == 0 || recent_configs_.contains(message.at.qid)) return;
-  Hash128 at = *planned.dedup;
-  at[0] ^= static_cast<uint8_t>(message.at.qid);
-  const auto first = first_ids_.find(at);
-  if (first != first_ids_.end() && first->second.second > time_ms) {
-    const LedgerMessage* other = ledger.At(first->second.first);
-    // After a crash another message may have its place.
-    const auto its_plan = other ? planned_.find(other->body) : planned_.end();
-    if (its_plan != planned_.end() && other != &message &&
-        its_plan->second.first->messages[its_plan->second.second].dedup == planned.dedup) {
-      Fail(message, "a second message of its deduplication id");
-    }
-  }
-  const storage::DedupRow* row = ledger.Dedup(message.at.qid, *planned.dedup);
-  if (!row || row->id != message.id || row->expire_ms != time_ms + config.dedup_window_ms) {
-    Fail(message, "its deduplication id is not remembered");
-  }
-  first_ids_[at] = {message.at, time_ms + config.dedup_window_ms};
-}
-
-void FeatureModel::CheckRoom(const LedgerBatch& batch) {
-  for (const auto& [qid, before] : batch.sizes_before) {
-    const LedgerQueue& queue = ledger.queues.at(qid);
-    if (!queue.exists) continue;
-    const bool fits = Allows(qid, [&](const QueueConfig& config) {
-      return (config.max_length == 0 ||
-              queue.messages <= std::max(before.first, config.max_length)) &&
-             (config.max_bytes == 0 || queue.bytes_near ||
-              queue.bytes <= std::max(before.second, config.max_bytes));
-    });
-    if (fits) continue;
-    Fail(absl::StrCat("queue ", queue.name(), " holds ", queue.messages, " messages of ",
-                      queue.bytes, " bytes, more than it may"));
-  }
 }
 
 }  // namespace sluice::broker

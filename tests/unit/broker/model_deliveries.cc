@@ -40,6 +40,7 @@ void FeatureModel::BeginTurn() {
   known_ = durable_lsn == appended_lsn;
   exact_ = true;
   durable_before_ = durable_lsn;
+  NoteCredit();
   granted_.clear();
   changed_now_.clear();
   regranted_.clear();
@@ -52,9 +53,18 @@ void FeatureModel::BeginTurn() {
 void FeatureModel::EndTurn() {
   for (const Grant& grant : granted_) {
     if (!grant.message->state.settled) CheckGroup(*grant.message, grant.fresh);
+    CheckLeftForGood(*grant.message);
   }
   CheckOrder();
+  CheckConsumerPriority();
+  CheckAging();
+  CheckIdleStreams();
   CheckPromises();
+  NoteUses();
+  if (routing != ledger.routing) Fail("exchanges and bindings are not what was asked for");
+  asked_rows_.clear();
+  may_go_.clear();
+  booting_ = false;
   for (auto it = asked_.begin(); it != asked_.end();) {
     auto& intents = (*it)->intents;
     std::erase_if(intents, [](const auto& intent) { return !intent->lasting || intent->over; });
@@ -70,7 +80,7 @@ void FeatureModel::EndTurn() {
 void FeatureModel::CheckPromises() {
   while (!leases_.empty() && leases_.begin()->first <= now_ms) {
     LedgerMessage& message = *leases_.begin()->second;
-    if (message.queue->exists && !message.number_used_again) {
+    if (message.queue->exists) {
       return Fail(message, "its lease ran out and it was not returned");
     }
     EndLease(message);
@@ -110,13 +120,23 @@ void FeatureModel::CheckPromises() {
 
 void FeatureModel::Durable(Lsn lsn) {
   durable_lsn = std::max(durable_lsn, lsn);
+  while (!leaving_.empty() && leaving_.front()->state.settled_lsn <= durable_lsn) {
+    leaving_.pop_front();
+  }
   ledger.Durable(lsn);
 }
 
 void FeatureModel::Crash() {
   for (const auto& [until_ms, message] : leases_) message->lost = true;
   passed_over_.clear();
+  leaving_.clear();
   ledger.Rollback(durable_lsn);
+  routing = ledger.routing;
+  ++routing_version_;
+  for (ModelProducer& producer : producers) {
+    std::erase_if(producer.stored,
+                  [&](const auto& entry) { return entry.second > durable_lsn; });
+  }
   for (auto& [qid, queue] : ledger.queues) queue.crashed = true;
 }
 
@@ -131,13 +151,21 @@ void FeatureModel::StartBoot() {
   recent_configs_.clear();
   appended_lsn = durable_lsn;
   read_through_lsn_ = 0;
+  booting_ = true;
+  queue_grants_.clear();
+  for (ModelProducer& producer : producers) {
+    producer.refused.clear();
+    producer.opened_after = 0;
+  }
   for (auto& [qid, queue] : ledger.queues) {
+    Used(queue);
+    queue.deepest = queue.messages;
     queue.bytes_near = true;
     for (LedgerLane& lane : queue.lanes) {
       for (auto& [seq, message] : lane.unsettled) {
         message->leased = false;
         message->holder = nullptr;
-        message->taken_back = message->ran_out_while_down = message->number_used_again = false;
+        message->ran_out_while_down = false;
         message->intents.clear();
         if (!message->state.has_row || message->state.row.lease_until_ms == 0) continue;
         message->lost = false;
@@ -158,12 +186,13 @@ void FeatureModel::StartBoot() {
 
 // --- asking
 
-std::shared_ptr<PlannedPublish> FeatureModel::Plan(std::set<std::string> queues,
-                                                   std::vector<PlannedMessage> messages) {
-  auto publish = std::make_shared<PlannedPublish>();
-  publish->queues = std::move(queues);
-  publish->messages = std::move(messages);
+std::shared_ptr<PlannedPublish> FeatureModel::Plan(PlannedPublish plan) {
+  auto publish = std::make_shared<PlannedPublish>(std::move(plan));
+  publish->number = ++publishes_;
+  publish->asked_after = appended_lsn;
+  if (publish->queue.empty()) publish->routing = routing;
   publish->asked_ms = now_ms;
+  publish->routing_version = routing_version_;
   for (size_t i = 0; i < publish->messages.size(); ++i) {
     planned_[publish->messages[i].body] = {publish, i};
   }
@@ -190,7 +219,7 @@ Honour FeatureModel::Judge(const LedgerQueue& queue, const Receipt& receipt) {
     return may_be_new ? Honour::kEither : Honour::kInvalid;
   }
   if (!exact_ || message->state.unsure) return Honour::kEither;
-  if (!message->intents.empty() || message->taken_back) return Honour::kEither;
+  if (!message->intents.empty()) return Honour::kEither;
   const LedgerMessage::State& state = message->state;
   const bool last = message->last && *message->last == receipt;
   if (state.settled) {
@@ -233,13 +262,12 @@ void FeatureModel::EndLease(LedgerMessage& message) {
   message.leased = false;
 }
 
-// A hand-out that was shown to a stream, but not written by it: as if it had never been.
+// A hand-out that was shown to a stream, but not written by it: it ends, and is no failure.
 void FeatureModel::TakeBack(const Receipt& receipt) {
   LedgerMessage* message = ledger.At(receipt.position);
   if (!message || !message->leased || !(*message->last == receipt)) return;
   Ask(*message, {.why = Why::kUnwritten, .certain = message->until_ms > now_ms});
   EndLease(*message);
-  message->number_used_again = message->taken_back = true;
 }
 
 // --- what is shown
@@ -261,24 +289,28 @@ void FeatureModel::Shown(FeatureConsumer& consumer, const OutgoingDelivery& deli
       it != passed_over_.end() && grant_ms <= it->second) {
     passed_over_.erase(it);
   }
+  consumer.last_grant_ms = std::max(consumer.last_grant_ms, grant_ms);
   CheckReceipt(message, delivery);
   CheckGrant(consumer, message, grant_ms);
+  CheckRates(consumer, message, grant_ms);
   const bool fresh = !message.state.has_row;
   // What else the turn did, the log does not show yet.
   if (in_turn_ && grant_ms == now_ms && fresh) {
     granted_.push_back({&message, fresh});
-  } else if (fresh) {
-    CheckGroup(message, /*fresh=*/true);
+  } else {
+    if (fresh) CheckGroup(message, /*fresh=*/true);
+    CheckLeftForGood(message);
   }
 
   message.last = delivery.receipt;
-  message.lost = message.taken_back = false;
+  message.lost = false;
   message.leased = true;
   message.until_ms = delivery.lease_expires_at_ms;
   message.holder = &consumer;
   leases_.insert({message.until_ms, &message});
   consumer.leases.insert(&message);
   consumer.bytes_in_flight += message.bytes;
+  consumer.unwritten_bytes += message.bytes;
   consumer.shown.push_back(delivery.receipt);
   CheckCredit(consumer, message);
 }
@@ -319,7 +351,7 @@ void FeatureModel::CheckReceipt(LedgerMessage& message, const OutgoingDelivery& 
   if (delivery.attempt != message.Attempt()) {
     Fail(message, absl::StrCat("attempt ", delivery.attempt, " shown"));
   }
-  if (message.last && *message.last == receipt && !message.taken_back) {
+  if (message.last && *message.last == receipt) {
     Fail(message, "shown twice");
   }
   static const Deaths kNone;
@@ -397,10 +429,36 @@ void FeatureModel::CheckGroup(const LedgerMessage& message, bool fresh) {
   }
 }
 
+// What came before it, and would be handed out before it if it came back after a crash, has to have
+// left for good: of its group, and of what nobody has ever been given.
+void FeatureModel::CheckLeftForGood(const LedgerMessage& message) {
+  for (const LedgerMessage* other : leaving_) {
+    if (other->queue != message.queue || other->at.lane != message.at.lane ||
+        other->at.seq >= message.at.seq || other->state.settled_lsn <= durable_lsn) {
+      continue;
+    }
+    // What has expired is not handed out again.
+    if (other->info.expire_ms != 0 && other->info.expire_ms <= now_ms) continue;
+    const bool of_group =
+        message.info.group_hash != 0 && other->info.group_hash == message.info.group_hash;
+    // One that its group held back could rightly be overtaken.
+    const bool first = !message.state.has_row && !other->last && !other->state.has_row &&
+                       other->info.group_hash == 0;
+    if (of_group || (first && !other->may_have_been_held)) {
+      return Fail(message, absl::StrCat("shown before it is durable that seq ", other->at.seq,
+                                        of_group ? " of its group" : "", " (body ", other->body,
+                                        ", settled in ", other->state.settled_lsn,
+                                        other->state.removed ? ", removed" : "", ", deaths ",
+                                        other->info.origin ? other->info.origin->deaths.size() : 0,
+                                        ", expires ", other->info.expire_ms, ") has left"));
+    }
+  }
+}
+
 // --- order
 
 bool FeatureModel::IsReady(const LedgerMessage& message) const {
-  if (message.leased || message.Dying() || message.state.settled || message.taken_back) {
+  if (message.leased || message.Dying() || message.state.settled) {
     return false;
   }
   if (message.at.lane == kDelayedLane || message.NotBeforeMs() > last_turn_ms_) return false;
@@ -439,14 +497,8 @@ void FeatureModel::CheckOrder() {
     if (!last || place(*last) < place(*grant.message)) last = grant.message;
   }
   for (const auto& [queue, last] : latest) {
-    // A hand-out that has to wait for the disk holds back those that go with it.
-    const bool some_wait = std::any_of(
-        queue->lanes.begin(), queue->lanes.end(), [](const LedgerLane& lane) {
-          return !lane.unsettled.empty() &&
-                 lane.unsettled.rbegin()->first >= lane.durable_grant_bound;
-        });
-    if (!last || some_wait || regranted_.contains(queue->qid) ||
-        queue->row.config.priority_aging_ms != 0 || recent_configs_.contains(queue->qid)) {
+    if (!last || SomeWaitForTheDisk(*queue) || queue->row.config.priority_aging_ms != 0 ||
+        recent_configs_.contains(queue->qid)) {
       continue;
     }
     for (Lane lane = 0; lane <= last->at.lane; ++lane) {

@@ -25,6 +25,10 @@ void FeatureSink::OnStarted(const Started& info) {
   if (consumer.started || consumer.gone) driver_->Fail("OnStarted out of place");
   consumer.started = true;
   consumer.id = info.id;
+  if (!consumer.owns_queue) return;
+  const LedgerQueue* queue = driver_->model().ledger.Find(info.queue);
+  if (!queue || info.queue != consumer.queue) return driver_->Fail("no such temporary queue");
+  consumer.qid = queue->qid;
 }
 void FeatureSink::OnDeliveries(std::vector<OutgoingDelivery> deliveries) {
   if (!consumer.started || consumer.ended || consumer.gone) {
@@ -58,13 +62,21 @@ void FeatureSink::OnDrained() {
 }
 void FeatureSink::OnEnd(absl::Status status) {
   if (consumer.ended || consumer.gone) driver_->Fail("OnEnd twice");
-  if (status.ok() && consumer.messages_left != 0) driver_->Fail("ended for no reason");
+  if (status.ok() && consumer.messages_left != 0) {
+    if (consumer.idle_timeout_ms == 0) driver_->Fail("ended for no reason");
+    consumer.ended_idle = true;
+  }
   consumer.ended = true;
 }
 
 void FeatureDriver::Remember(const OutgoingDelivery& delivery) {
   receipts_.push_back(delivery.receipt);
   if (receipts_.size() > kReceiptsRemembered) receipts_.pop_front();
+}
+
+void FeatureDriver::ForEachConsumer(const std::function<void(FeatureConsumer&)>& visit) {
+  for (const auto& sink : sinks_) visit(sink->consumer);
+  for (const auto& [id, receive] : receives_) visit(*receive);
 }
 
 void FeatureDriver::Fail(const std::string& what) {
@@ -79,6 +91,7 @@ void FeatureDriver::Fail(const std::string& what) {
 void FeatureDriver::Boot() {
   mono_origin_ms_ = model_.now_ms - 1 - static_cast<int64_t>(Below(1'000'000));
   const auto window_bytes = OneOf<uint64_t>({0, 300, 4000, 100'000, 64 * kMiB});
+  model_.windows_are_large = window_bytes == 64 * kMiB;
   // With few in memory, most of those that wait do so on disk.
   const auto retries_in_memory = OneOf<uint64_t>({0, 2, kRetriesInMemoryMax});
   const absl::Status status = world_.Start(window_bytes, retries_in_memory);
@@ -87,8 +100,13 @@ void FeatureDriver::Boot() {
   model_.boot = world_.shard->boot_row().boot + 1;
   model_.StartBoot();
   model_.BeginTurn();
+  producer_streams_.clear();
+  received_.clear();
   world_.shard->Begin(now());
   model_.EndTurn();
+  for (const LedgerQueue* queue : model_.ledger.live()) {
+    Check(!queue->row.temporary, "a temporary queue outlives its boot");
+  }
 }
 
 void FeatureDriver::Turn() {
@@ -96,6 +114,9 @@ void FeatureDriver::Turn() {
   model_.EndTurn();
   const Lsn lsn = world_.shard->last_lsn();
   Check(lsn == model_.appended_lsn, "the shard counts other batches");
+  for (const std::string& name : std::exchange(must_be_gone_, {})) {
+    Check(!model_.ledger.Find(name), "a queue that should have gone is there");
+  }
   for (const CallRef& call : calls_) {
     if (call->lsn == 0) call->lsn = std::max<Lsn>(lsn, 1);
   }
@@ -184,26 +205,34 @@ void FeatureDriver::Step() {
 
 void FeatureDriver::Operate() {
   const uint64_t dice = Below(1000);
-  if (dice < 230) DoPublish();
-  else if (dice < 500) DoSettle();
-  else if (dice < 560) DoReceive();
-  else if (dice < 600) DoSubscribe();
-  else if (dice < 625) DoClose();
-  else if (dice < 690) DoWritten();
-  else if (dice < 740) DoExtend();
-  else if (dice < 780) DoGet();
-  else if (dice < 783) DoPurge();
-  else if (dice < 800) DoCreate();
-  else if (dice < 802) DoDelete();
-  else if (dice < 812) DoUpdate();
-  else if (dice < 822) DoPause();
-  else if (dice < 840) DoCredit();
-  else if (dice < 850) DoDrain();
-  else if (dice < 856) DoCloseConsumer();
-  else if (dice < 890) DoEdit();
-  else if (dice < 910) DoList();
-  else if (dice < 935) DoGetMessage();
-  else if (dice < 970) DoTransact();
+  if (dice < 210) DoPublish();
+  else if (dice < 455) DoSettle();
+  else if (dice < 510) DoReceive();
+  else if (dice < 545) DoSubscribe();
+  else if (dice < 557) DoSubscribeTemporary();
+  else if (dice < 583) DoClose();
+  else if (dice < 640) DoWritten();
+  else if (dice < 660) DoReceiveWritten();
+  else if (dice < 700) DoExtend();
+  else if (dice < 730) DoGet();
+  else if (dice < 733) DoPurge();
+  else if (dice < 750) DoCreate();
+  else if (dice < 753) DoDelete();
+  else if (dice < 763) DoUpdate();
+  else if (dice < 773) DoPause();
+  else if (dice < 790) DoCredit();
+  else if (dice < 798) DoDrain();
+  else if (dice < 803) DoCloseConsumer();
+  else if (dice < 836) DoEdit();
+  else if (dice < 854) DoList();
+  else if (dice < 876) DoGetMessage();
+  else if (dice < 908) DoTransact();
+  else if (dice < 920) DoExchange();
+  else if (dice < 945) DoBinding();
+  else if (dice < 948) DoListRoutes();
+  else if (dice < 956) DoDefinitions();
+  else if (dice < 966) DoOpenProducer();
+  else DoProduce();
 }
 
 bool FeatureDriver::RunUntilQuiet() {
@@ -229,25 +258,66 @@ void FeatureDriver::CheckAtRest() {
     consumers.push_back(&sink->consumer);
   }
   model_.CheckIdleConsumers(consumers);
-  for (auto& [qid, queue] : model_.ledger.queues) {
-    if (queue.exists && !failed_) model_.CheckListed(queue, ListAll(queue.name()));
+  for (LedgerQueue* queue : model_.ledger.live()) {
+    if (!failed_) model_.CheckListed(*queue, ListAll(queue->name()));
   }
   if (!failed_) CheckLag();
+  if (!failed_ && Chance(20)) CheckStreamsEndIdle();
+}
+
+// Streams that wait at empty queues, and queues that nobody uses, end in time.
+void FeatureDriver::CheckStreamsEndIdle() {
+  constexpr int64_t kIdleMsMax = 1'100;
+  const auto waits_in_vain = [this](const FeatureConsumer& consumer) {
+    const auto queue = model_.ledger.queues.find(consumer.qid);
+    return consumer.started && !consumer.ended && !consumer.draining &&
+           consumer.idle_timeout_ms > 0 && consumer.max_in_flight > 0 &&
+           consumer.max_bytes_in_flight > 0 && consumer.leases.empty() &&
+           queue != model_.ledger.queues.end() && queue->second.messages == 0;
+  };
+  std::vector<const FeatureSink*> waiting;
+  for (int i = 0; i < 3; ++i) {
+    waiting.clear();
+    for (const auto& sink : sinks_) {
+      if (waits_in_vain(sink->consumer)) waiting.push_back(sink.get());
+    }
+    model_.now_ms += kIdleMsMax;
+    if (!RunUntilQuiet() || failed_) return;
+  }
+  model_.CheckIdleQueues();
+  for (const FeatureSink* sink : waiting) {
+    const FeatureConsumer& consumer = sink->consumer;
+    if (!waits_in_vain(consumer) || consumer.last_grant_ms + kIdleMsMax > model_.now_ms) continue;
+    Fail(absl::StrCat("a stream of ", consumer.queue, " is idle and not ended, last given at ",
+                      consumer.last_grant_ms, ", since ", consumer.since_ms, ", now ",
+                      model_.now_ms));
+  }
 }
 
 // What has expired, is due or has died goes within a bounded time, whoever consumes.
 void FeatureDriver::CheckLag() {
-  const LedgerMessage* overdue = model_.FindOverdue(/*lag_ms=*/1);
+  size_t before = 0;
+  const LedgerMessage* overdue = model_.FindOverdue(/*lag_ms=*/1, &before);
   if (!overdue) return;
-  const MessagePosition at = overdue->at;
-  for (const int64_t lag_ms : {kSweepLagMs, kSweepLagMs, kSweepAgainLagMs, kSweepAgainLagMs}) {
+  // Where room has to be made for each they go one after the other; and it may come and go.
+  int in_vain = 0;
+  for (const int64_t lag_ms : {kSweepLagMs, kSweepLagMs, kSweepAgainLagMs, kSweepAgainLagMs,
+                               kSweepAgainLagMs, kSweepAgainLagMs}) {
     model_.now_ms += lag_ms;
-    if (!RunUntilQuiet()) return;
-    overdue = model_.ledger.At(at);
-    if (!overdue || overdue->state.settled || overdue->leased || !overdue->queue->exists) return;
+    if (!RunUntilQuiet() || failed_) return;
+    size_t left = 0;
+    overdue = model_.FindOverdue(lag_ms, &left);
+    if (!overdue) return;
+    in_vain = left < before ? 0 : in_vain + 1;
+    before = left;
   }
-  overdue = model_.FindOverdue(kSweepAgainLagMs);
-  if (overdue && overdue->at == at) model_.Fail(*overdue, "should have gone long ago");
+  if (in_vain < 4) return;
+  const LedgerQueue* dead = model_.ledger.Find(overdue->queue->row.config.dead_letter_queue);
+  const char* what = overdue->Dying() ? "is dead and should have gone long ago"
+                                      : "should have gone long ago";
+  model_.Fail(*overdue, dead ? absl::StrCat(what, " to ", dead->name(), ", which holds ",
+                                            dead->messages, " of ", dead->row.config.max_length)
+                             : what);
 }
 
 std::vector<ListedMessage> FeatureDriver::ListAll(const std::string& name) {
@@ -344,21 +414,20 @@ void FeatureDriver::DrainAll() {
   model_.BeginTurn();
   first_of_turn_ = true;
   while (!sinks_.empty()) Close(0, 0);
-  for (auto& [qid, queue] : model_.ledger.queues) {
-    if (!queue.exists) continue;
+  for (const LedgerQueue* queue : model_.ledger.live()) {
     PauseQueueCommand resume;
-    resume.queue = queue.name();
+    resume.queue = queue->name();
     resume.paused = false;
-    model_.NoteConfig(qid, queue.row.config);
+    model_.AskRow(resume.queue);
+    model_.NoteConfig(queue->qid, queue->row.config);
     resume.done = [](auto) {};
     world_.shard->Apply(std::move(resume), now());
   }
   Turn();
   RunUntilQuiet();
-  for (auto& [qid, queue] : model_.ledger.queues) {
-    if (!queue.exists) continue;
+  for (const LedgerQueue* queue : model_.ledger.live()) {
     SubscribeCommand command;
-    command.queue = queue.name();
+    command.queue = queue->name();
     command.max_in_flight = 1000;
     command.lease_ms = kLeaseMsDefault;
     Subscribe(std::move(command));
@@ -366,7 +435,7 @@ void FeatureDriver::DrainAll() {
   for (int round = 0; round < kDrainRoundsMax && !failed_; ++round) {
     RunUntilQuiet();
     int64_t left = 0;
-    for (auto& [qid, queue] : model_.ledger.queues) left += queue.exists ? queue.messages : 0;
+    for (const LedgerQueue* queue : model_.ledger.live()) left += queue->messages;
     if (left == 0) return CheckAtRest();
     bool anything = false;
     model_.now_ms += 1;

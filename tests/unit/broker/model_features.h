@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -50,7 +51,8 @@ class FeatureDriver {
   explicit FeatureDriver(uint64_t seed)
       : seed_(seed),
         random_(seed),
-        model_([this](const std::string& what) { Fail(what); }),
+        model_([this](const std::string& what) { Fail(what); },
+               [this](const auto& visit) { ForEachConsumer(visit); }),
         world_(&model_) {}
 
   void Run(uint64_t ops);
@@ -63,6 +65,7 @@ class FeatureDriver {
   uint64_t boots() const { return boots_; }
   bool failed() const { return failed_; }
   void Remember(const OutgoingDelivery& delivery);
+  void ForEachConsumer(const std::function<void(FeatureConsumer&)>& visit);
 
  private:
   // Something asked of the shard whose answer has to come when its turn's batch is durable.
@@ -98,6 +101,7 @@ class FeatureDriver {
   void ForgetConsumers();
   void DrainAll();
   void FailLeft();
+  void CheckStreamsEndIdle();
   CallRef NewCall(bool may_wait = false);
   void Answered(const CallRef& call);
 
@@ -122,8 +126,30 @@ class FeatureDriver {
   void DoList();
   void DoGetMessage();
   void DoTransact();
+  void DoReceiveWritten();
+  void DoSubscribeTemporary();
+  // model_features_routes.cc
+  void DoExchange();
+  void DoBinding();
+  void DoListRoutes();
+  void DoDefinitions();
+  // model_features_producers.cc
+  void DoOpenProducer();
+  void DoProduce();
   NewMessage MakeMessage(PlannedMessage* planned);
   Publish MakePublish(std::shared_ptr<PlannedPublish>* planned);
+  void MakeRoute(NewMessage& message, const std::string& exchange, PlannedMessage* planned);
+  void CheckPublishResult(PlannedPublish& planned,
+                          const absl::StatusOr<std::vector<PublishedMessage>>& result);
+  std::string SomeExchange();
+  Binding SomeBinding(const std::string& queue);
+  ErrorReason RefusalOf(const Binding& binding) const;
+  // Checks that the command comes to that, refused at once or done when it is durable.
+  template <typename Command>
+  void ApplyExpecting(Command command, ErrorReason expected, const char* what);
+  struct ExpectedDefinitions;
+  Definitions SomeDefinitions(bool prune);
+  ExpectedDefinitions Expect(const Definitions& definitions, bool prune);
   QueueConfigChange SomeConfig(const std::string& name);
   Receipt SomeReceipt(const LedgerQueue& queue);
   SettleItem SomeItem(const LedgerQueue& queue);
@@ -154,8 +180,22 @@ class FeatureDriver {
   bool failed_ = false;
   bool first_of_turn_ = true;  // nothing was decided that the log does not show
   bool deleted_now_ = false;   // a queue; the log does not show it yet
+  std::vector<std::string> must_be_gone_;  // queues, after this turn
   uint64_t next_body_ = 1;
   uint64_t next_call_ = 1;
+  uint64_t next_temporary_ = 1;
+  struct ProducerStream {
+    ModelProducer* producer = nullptr;
+    uint64_t generation = 0;
+    uint64_t stream = 0;
+    int64_t next_sequence = 1;
+  };
+  std::vector<ProducerStream> producer_streams_;  // of this boot
+  struct Received {
+    std::vector<Receipt> receipts;
+    bool auto_ack = false;
+  };
+  std::deque<Received> received_;  // by calls, and not yet reported as written
   std::vector<CallRef> calls_;
   std::vector<std::shared_ptr<FeatureSink>> sinks_;
   std::vector<std::shared_ptr<FeatureSink>> old_sinks_;  // kept so that late calls are noticed

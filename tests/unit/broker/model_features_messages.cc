@@ -60,31 +60,66 @@ NewMessage FeatureDriver::MakeMessage(PlannedMessage* planned) {
   return message;
 }
 
+void FeatureDriver::MakeRoute(NewMessage& message, const std::string& exchange,
+                              PlannedMessage* planned) {
+  planned->route.exchange = exchange;
+  if (Chance(10)) return;
+  if (!message.options) message.options = std::make_unique<MessageOptions>();
+  message.options->routing_key = OneOf<const char*>({"", "a", "b", "a.b", "a.b.c", "b.a"});
+  if (Chance(50)) message.options->attributes.push_back({"k", OneOf<const char*>({"1", "2"})});
+  if (Chance(30)) message.options->attributes.push_back({"l", "1"});
+  planned->route.routing_key = message.options->routing_key;
+  planned->route.attributes = message.options->attributes;
+}
+
 Publish FeatureDriver::MakePublish(std::shared_ptr<PlannedPublish>* planned) {
   Publish publish;
-  publish.queue = SomeName();
+  PlannedPublish plan;
+  if (Chance(70)) {
+    publish.queue = plan.queue = SomeName();
+  } else {
+    publish.exchange = SomeExchange();
+    publish.mandatory = plan.mandatory = Chance(25);
+  }
   const uint64_t count = Chance(85) ? 1 + Below(4) : 1 + Below(20);
-  std::vector<PlannedMessage> messages(count);
-  for (PlannedMessage& message : messages) publish.messages.push_back(MakeMessage(&message));
+  plan.messages.resize(count);
+  for (PlannedMessage& message : plan.messages) {
+    publish.messages.push_back(MakeMessage(&message));
+    if (publish.queue.empty()) MakeRoute(publish.messages.back(), publish.exchange, &message);
+  }
   if (Chance(25)) publish.wait_when_full_ms = OneOf<int64_t>({1, 20, 300});
-  *planned = model_.Plan({publish.queue}, std::move(messages));
+  *planned = model_.Plan(std::move(plan));
   return publish;
+}
+
+void FeatureDriver::CheckPublishResult(
+    PlannedPublish& planned, const absl::StatusOr<std::vector<PublishedMessage>>& result) {
+  model_.Answered(planned, result);
+  if (result.ok()) return;
+  const ErrorReason reason = ReasonOf(result.status());
+  const bool to_queue = !planned.queue.empty();
+  const bool of_producer =
+      reason == ErrorReason::kProducerFenced || reason == ErrorReason::kSequenceRefused;
+  const bool no_target =
+      to_queue ? reason == ErrorReason::kQueueNotFound || reason == ErrorReason::kQueueDeleted
+               : reason == ErrorReason::kExchangeNotFound || reason == ErrorReason::kNoRoute;
+  Check(reason == ErrorReason::kQueueFull || no_target || (planned.producer && of_producer),
+        absl::StrCat("publish refused: ", result.status().ToString()));
 }
 
 void FeatureDriver::DoPublish() {
   PublishCommand command;
   std::shared_ptr<PlannedPublish> planned;
   command.publish = MakePublish(&planned);
-  const LedgerQueue* queue = model_.ledger.Find(command.publish.queue);
-  if (queue && queue->messages > kDepthWanted && Chance(90)) return;
+  int64_t deepest = 0;
+  for (const LedgerQueue* queue : model_.ledger.live()) {
+    const bool target = command.publish.queue.empty() || queue->name() == command.publish.queue;
+    if (target) deepest = std::max(deepest, queue->messages);
+  }
+  if (deepest > kDepthWanted && Chance(90)) return;
   command.done = [this, planned, call = NewCall(/*may_wait=*/true)](auto result) {
     Answered(call);
-    model_.Answered(*planned, result);
-    if (result.ok()) return;
-    const ErrorReason reason = ReasonOf(result.status());
-    Check(reason == ErrorReason::kQueueFull || reason == ErrorReason::kQueueNotFound ||
-              reason == ErrorReason::kQueueDeleted,
-          absl::StrCat("publish refused: ", result.status().ToString()));
+    CheckPublishResult(*planned, result);
   };
   world_.shard->Apply(std::move(command), now());
 }
@@ -211,8 +246,9 @@ void FeatureDriver::Settle(const LedgerQueue& queue, std::vector<SettleItem> ite
 }
 
 void FeatureDriver::DoSettle() {
-  const LedgerQueue* queue = model_.ledger.Find(SomeName());
+  LedgerQueue* queue = model_.ledger.Find(SomeName());
   if (!queue) return;
+  model_.Used(*queue);
   std::vector<SettleItem> items;
   const size_t count = 1 + Below(Chance(80) ? 4 : 20);
   for (size_t i = 0; i < count; ++i) items.push_back(SomeItem(*queue));
@@ -222,6 +258,7 @@ void FeatureDriver::DoSettle() {
 void FeatureDriver::DoExtend() {
   LedgerQueue* queue = model_.ledger.Find(SomeName());
   if (!queue) return;
+  model_.Used(*queue);
   ExtendLeaseCommand command;
   command.queue = queue->name();
   const Receipt receipt = SomeReceipt(*queue);
@@ -235,7 +272,7 @@ void FeatureDriver::DoExtend() {
   const bool ending = message && message->leased && !live;
   const bool exact =
       model_.Exact() &&
-      (!message || (message->intents.empty() && !message->taken_back && !ending));
+      (!message || (message->intents.empty() && !ending));
   command.done = [&](auto result) {
     if (!result.ok()) return Fail("extend refused");
     const bool extended = result->failures.empty();
@@ -280,6 +317,7 @@ void FeatureDriver::DoTransact() {
   for (uint64_t i = Below(3); i > 0; --i) {
     std::shared_ptr<PlannedPublish> publish;
     command.publishes.push_back(MakePublish(&publish));
+    publish->of_transaction = true;
     planned->push_back(std::move(publish));
   }
   command.done = [this, judged, planned, call = NewCall(/*may_wait=*/true)](auto result) {
@@ -341,6 +379,7 @@ void FeatureDriver::DoEdit() {
     LedgerMessage* message = SomeMessage(*queue);
     if (!message) continue;
     command.positions.push_back(message->at);
+    message->may_have_been_held |= dice == 0 && command.include_leased;
     intents->push_back(model_.Ask(
         *message, {.why = dice == 0   ? Why::kDelete
                           : dice == 1 ? Why::kReschedule
@@ -394,12 +433,14 @@ void FeatureDriver::DoGetMessage() {
     Answered(call);
     if (result.ok()) {
       const LedgerMessage* found = model_.ledger.At(result->position);
-      return Check(found && found->id == id && found->body == body, "found another message");
+      const bool right = found && (found->body == body || found->has_twin);
+      return Check(right && found->id == id, "found another message");
     }
     ++model_.seen["not found"];
     if (ReasonOf(result.status()) == ErrorReason::kQueueNotFound) return;
     // Right only if it leaves with the batch of this turn.
-    if (durable) not_found_.push_back({at, body});
+    const LedgerMessage* wanted = model_.ledger.At(at);
+    if (durable && wanted && !wanted->has_twin) not_found_.push_back({at, body});
   };
   world_.shard->Apply(std::move(command), now());
 }

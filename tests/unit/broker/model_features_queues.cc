@@ -9,16 +9,28 @@ namespace {
 
 constexpr size_t kConsumersMax = 8;
 constexpr uint64_t kQueues = 4;
+// Another one that is seldom used, so that it is idle at times.
+constexpr const char* kIdleQueue = "q4";
+constexpr int64_t kIdleExpiryMs = 1'000;
 
 }  // namespace
 
-std::string FeatureDriver::SomeName() { return absl::StrCat("q", Below(kQueues)); }
+std::string FeatureDriver::SomeName() {
+  const uint64_t dice = Below(100);
+  if (dice < 2) return kIdleQueue;
+  if (dice < 12) {
+    const auto& live = model_.ledger.live();
+    const LedgerQueue* queue = live.empty() ? nullptr : live[Below(live.size())];
+    if (queue && queue->row.temporary) return queue->name();
+  }
+  return absl::StrCat("q", Below(kQueues));
+}
 
 // ---- consumers
 
 void FeatureDriver::Subscribe(SubscribeCommand command) {
   auto sink = std::make_shared<FeatureSink>(this);
-  const LedgerQueue* queue = model_.ledger.Find(command.queue);
+  LedgerQueue* queue = model_.ledger.Find(command.queue);
   command.sink = sink;
   FeatureConsumer& consumer = sink->consumer;
   consumer.queue = command.queue;
@@ -32,6 +44,7 @@ void FeatureDriver::Subscribe(SubscribeCommand command) {
   consumer.priority = command.consumer_priority;
   consumer.rate = command.delivery_rate;
   consumer.lease_ms = command.lease_ms;
+  consumer.idle_timeout_ms = command.idle_timeout_ms;
   if (queue) consumer.qid = queue->qid;
   bool taken = false;
   size_t others = 0;
@@ -51,7 +64,58 @@ void FeatureDriver::Subscribe(SubscribeCommand command) {
   }
   Check(queue && consumer.started, "subscribed to no queue");
   Check(!taken, "subscribed beside an exclusive consumer");
+  model_.Used(*queue);
   sinks_.push_back(sink);
+}
+
+// A stream with a queue of its own: nobody hears of it before it is durable.
+void FeatureDriver::DoSubscribeTemporary() {
+  if (!first_of_turn_ || sinks_.size() >= kConsumersMax) return;
+  auto sink = std::make_shared<FeatureSink>(this);
+  SubscribeCommand command;
+  command.sink = sink;
+  command.temporary_queue = std::make_unique<TemporaryQueueSpec>();
+  TemporaryQueueSpec& spec = *command.temporary_queue;
+  const std::string name = absl::StrCat("sluice.tmp.", next_temporary_++);
+  spec.config.name = name;
+  spec.config.lease_ms = OneOf<int64_t>({30, 300});
+  if (Chance(30)) spec.config.ttl_ms = 200;
+  if (Chance(30)) spec.config.max_length = 5;
+  if (Chance(30)) spec.config.idle_expiry_ms = kIdleExpiryMs;
+  for (uint64_t i = Below(3); i > 0; --i) spec.bindings.push_back(SomeBinding(name));
+  ErrorReason expected = ErrorReason::kUnspecified;
+  for (const Binding& binding : spec.bindings) {
+    if (!model_.routing.exchanges.contains(binding.exchange)) {
+      expected = ErrorReason::kExchangeNotFound;
+    } else if (expected == ErrorReason::kUnspecified) {
+      expected = RefusalOf(binding);
+    }
+  }
+  command.lease_ms = OneOf<int64_t>({3, 50, 5000});
+  command.idle_timeout_ms = Chance(20) ? OneOf<int64_t>({20, 400}) : 0;
+  command.auto_ack = Chance(30);
+  FeatureConsumer& consumer = sink->consumer;
+  consumer.owns_queue = true;
+  consumer.queue = name;
+  consumer.since_ms = model_.now_ms;
+  consumer.max_in_flight = command.max_in_flight;
+  consumer.max_bytes_in_flight = command.max_bytes_in_flight;
+  consumer.auto_ack = command.auto_ack;
+  consumer.lease_ms = command.lease_ms;
+  consumer.idle_timeout_ms = command.idle_timeout_ms;
+  if (expected == ErrorReason::kUnspecified) {
+    model_.AskRow(name);
+    for (const Binding& binding : spec.bindings) model_.routing.bindings.insert(binding);
+  } else {
+    consumer.messages_left = 0;
+    model_.AskRow(name);
+    model_.AskGone(name);
+  }
+  world_.shard->Apply(std::move(command), now());
+  Check(consumer.ended == (expected != ErrorReason::kUnspecified),
+        "a temporary queue was made or refused wrongly");
+  (consumer.ended ? old_sinks_ : sinks_).push_back(sink);
+  if (!consumer.ended) ++model_.seen["temporary queues"];
 }
 
 void FeatureDriver::DoSubscribe() {
@@ -69,6 +133,7 @@ void FeatureDriver::DoSubscribe() {
   command.exclusive = Chance(8);
   command.consumer_priority = Chance(30) ? static_cast<int32_t>(Below(3)) : 0;
   if (Chance(10)) command.delivery_rate = {OneOf({5.0, 200.0}), OneOf({1, 3})};
+  if (Chance(20)) command.idle_timeout_ms = OneOf<int64_t>({5, 50, 400});
   Subscribe(std::move(command));
 }
 
@@ -93,6 +158,12 @@ void FeatureDriver::Close(size_t index, size_t unwritten) {
   }
   // What is held back for it is released unseen.
   if (!model_.EverythingKnown() || !first_of_turn_) model_.Blur();
+  if (consumer.owns_queue) {
+    model_.AskRow(consumer.queue);  // it may not even be in the log yet
+    model_.AskGone(consumer.queue);
+    must_be_gone_.push_back(consumer.queue);
+    deleted_now_ = true;
+  }
   world_.shard->Apply(std::move(command), now());
   consumer.gone = true;
   old_sinks_.push_back(sink);
@@ -122,6 +193,7 @@ void FeatureDriver::DoWritten() {
                                      message->until_ms > model_.now_ms});
   }
   consumer.written += count;
+  consumer.unwritten_bytes -= static_cast<int64_t>(bytes);
   world_.shard->Apply(WrittenCommand{&sink, static_cast<uint32_t>(count), bytes}, now());
 }
 
@@ -133,8 +205,9 @@ void FeatureDriver::DoReceive() {
   }
   ReceiveCommand command;
   command.queue = SomeName();
-  const LedgerQueue* queue = model_.ledger.Find(command.queue);
+  LedgerQueue* queue = model_.ledger.Find(command.queue);
   if (!queue && !first_of_turn_) return;  // it may have been made in this turn
+  if (queue && !queue->row.config.single_active_consumer) queue->may_be_used_ms = model_.now_ms;
   command.call_id = next_call_++;
   command.max_messages = OneOf({1, 3, 30});
   command.max_bytes = OneOf<int64_t>({100, 3000, kResponseBytesMax});
@@ -148,6 +221,7 @@ void FeatureDriver::DoReceive() {
   consumer->max_in_flight = command.max_messages;
   consumer->max_bytes_in_flight = command.max_bytes;
   receives_[command.call_id] = consumer;
+  command.auto_ack = consumer->auto_ack = Chance(20);
   command.done = [this, consumer](auto result) {
     Check(!consumer->gone, "receive answered twice or after its boot");
     consumer->gone = true;
@@ -157,14 +231,47 @@ void FeatureDriver::DoReceive() {
                        reason == ErrorReason::kExclusive,
                    "receive failed");
     }
+    Received received;
+    received.auto_ack = consumer->auto_ack;
     for (const OutgoingDelivery& delivery : *result) {
       model_.Shown(*consumer, delivery);
       Remember(delivery);
+      received.receipts.push_back(delivery.receipt);
+    }
+    if (!received.receipts.empty() && (received.auto_ack || Chance(20))) {
+      received_.push_back(std::move(received));
     }
     // A call holds nothing after its answer.
     const std::set<LedgerMessage*> leases = consumer->leases;
     for (LedgerMessage* message : leases) model_.DropFromHolder(*message);
   };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// What became of a call's answer.
+void FeatureDriver::DoReceiveWritten() {
+  if (received_.empty()) return;
+  Received received = std::move(received_.front());
+  received_.pop_front();
+  ReceiveWrittenCommand command;
+  command.receipts = received.receipts;
+  command.auto_ack = received.auto_ack;
+  command.written = received.auto_ack && Chance(80);
+  for (const Receipt& receipt : command.receipts) {
+    LedgerMessage* message = model_.ledger.At(receipt.position);
+    if (!message || message->state.settled) continue;
+    if (!command.written) {
+      model_.TakeBack(receipt);
+      continue;
+    }
+    const Honour honour = model_.Judge(*message->queue, receipt);
+    if (honour == Honour::kExpired) continue;
+    ++model_.seen["received with auto_ack"];
+    model_.Ask(*message, {.why = Why::kAck,
+                          .certain = honour == Honour::kOk && message->leased &&
+                                     message->until_ms > model_.now_ms});
+  }
+  ++model_.seen[command.written ? "calls written" : "calls not written"];
   world_.shard->Apply(std::move(command), now());
 }
 
@@ -192,7 +299,7 @@ void FeatureDriver::DoDrain() {
 void FeatureDriver::DoCloseConsumer() {
   if (sinks_.empty()) return;
   FeatureConsumer& consumer = sinks_[Below(sinks_.size())]->consumer;
-  if (consumer.ended) return;
+  if (consumer.ended || !consumer.started) return;
   for (LedgerMessage* message : consumer.leases) {
     model_.Ask(*message, {.why = Why::kClosed,
                           .certain = message->until_ms > model_.now_ms &&
@@ -215,8 +322,9 @@ void FeatureDriver::DoCloseConsumer() {
 QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   QueueConfigChange config;
   config.name = name;
-  const std::string next = absl::StrCat("q", name.back() - '0' + 1);
-  const bool dead_letters = model_.ledger.Find(next) && Chance(70);
+  const bool last = name == absl::StrCat("q", kQueues - 1);
+  const std::string next = name == kIdleQueue ? "q0" : absl::StrCat("q", name.back() - '0' + 1);
+  const bool dead_letters = !last && model_.ledger.Find(next) && Chance(70);
   config.dead_letter_queue = dead_letters ? next : "";
   config.lease_ms = OneOf<int64_t>({30, 300, 3000});
   config.min_backoff_ms = OneOf<int64_t>({1, 20, 100});
@@ -232,6 +340,7 @@ QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   config.priority_aging_ms = OneOf<int64_t>({0, 0, 0, 100});
   config.single_active_consumer = Chance(15);
   if (Chance(10)) config.delivery_rate = RateLimit{OneOf({50.0, 1000.0}), OneOf({1, 10})};
+  if (name == kIdleQueue || Chance(10)) config.idle_expiry_ms = kIdleExpiryMs;
   return config;
 }
 
@@ -241,6 +350,7 @@ void FeatureDriver::DoCreate() {
   command.config.name = SomeName();
   if (model_.ledger.Find(command.config.name)) return;
   command.config = SomeConfig(command.config.name);
+  model_.AskRow(command.config.name);
   command.done = [this, call = NewCall()](auto result) {
     Answered(call);
     Check(result.ok() && result->created, "create");
@@ -250,8 +360,9 @@ void FeatureDriver::DoCreate() {
 
 void FeatureDriver::DoUpdate() {
   const LedgerQueue* queue = model_.ledger.Find(SomeName());
-  if (!queue || !first_of_turn_) return;
+  if (!queue || !first_of_turn_ || queue->row.temporary) return;
   UpdateQueueCommand command;
+  model_.AskRow(queue->name());
   command.config = SomeConfig(queue->name());
   command.replace = Chance(30);
   const bool stale = Chance(10);
@@ -272,6 +383,7 @@ void FeatureDriver::DoPause() {
   if (!queue || !first_of_turn_) return;
   PauseQueueCommand command;
   command.queue = queue->name();
+  model_.AskRow(queue->name());
   command.paused = !queue->row.paused && Chance(50);
   command.done = [this, call = NewCall()](auto result) {
     Answered(call);
@@ -285,21 +397,36 @@ void FeatureDriver::DoDelete() {
   const LedgerQueue* queue = model_.ledger.Find(SomeName());
   if (!queue || !first_of_turn_) return;
   bool referenced = false;
-  for (const auto& [qid, other] : model_.ledger.queues) {
-    referenced |= other.exists && other.row.config.dead_letter_queue == queue->name();
+  for (const LedgerQueue* other : model_.ledger.live()) {
+    referenced |= other->row.config.dead_letter_queue == queue->name();
   }
   DeleteQueueCommand command;
   command.queue = queue->name();
-  command.done = [this, referenced](absl::Status status) {
-    Check(status.ok() != referenced, "delete");
+  command.if_empty = Chance(30);
+  command.if_unused = Chance(30);
+  bool consumed = false;
+  ForEachConsumer([&](const FeatureConsumer& consumer) {
+    consumed |= consumer.queue == queue->name() && !consumer.ended && !consumer.gone;
+  });
+  const ErrorReason expected = command.if_empty && queue->messages > 0 ? ErrorReason::kNotEmpty
+                               : referenced || (command.if_unused && consumed)
+                                   ? ErrorReason::kInUse
+                                   : ErrorReason::kUnspecified;
+  command.done = [this, expected](absl::Status status) {
+    Check(status.ok() ? expected == ErrorReason::kUnspecified : ReasonOf(status) == expected,
+          absl::StrCat("delete: ", status.ToString()));
   };
   const QueueId qid = queue->qid;
+  const std::string name = queue->name();
+  if (expected == ErrorReason::kUnspecified) model_.AskGone(name);
   world_.shard->Apply(std::move(command), now());
-  if (referenced) return;
+  if (expected != ErrorReason::kUnspecified) return;
+  must_be_gone_.push_back(name);
   deleted_now_ = true;
   model_.Muddle();
   for (size_t i = sinks_.size(); i > 0; --i) {
-    if (sinks_[i - 1]->consumer.qid == qid) Close(i - 1, 0);
+    const FeatureConsumer& consumer = sinks_[i - 1]->consumer;
+    if (consumer.qid == qid || consumer.queue == name) Close(i - 1, 0);
   }
 }
 

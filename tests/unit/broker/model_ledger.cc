@@ -9,11 +9,18 @@ namespace sluice::broker {
 using storage::Family;
 using storage::MetaType;
 
-LedgerQueue* Ledger::Find(const std::string& name) {
-  for (auto& [qid, queue] : queues) {
-    if (queue.exists && queue.name() == name) return &queue;
+LedgerQueue* Ledger::Find(const std::string& name) const {
+  for (LedgerQueue* queue : live_) {
+    if (queue->name() == name) return queue;
   }
   return nullptr;
+}
+
+void Ledger::FindLive() {
+  live_.clear();
+  for (auto& [qid, queue] : queues) {
+    if (queue.exists) live_.push_back(&queue);
+  }
 }
 
 LedgerMessage* Ledger::At(const MessagePosition& at) {
@@ -37,6 +44,7 @@ const LedgerBatch& Ledger::Apply(const storage::Batch& batch) {
   bounds_.clear();
   storage::BatchHeader header;
   if (!storage::Batch::Visit(batch.record(), &header, this).ok()) error = "a garbled batch";
+  if (!current_.queue_rows_before.empty() || !current_.queues_gone.empty()) FindLive();
   pending_.push_back({current_.lsn, std::move(undo_), std::move(bounds_)});
   return current_;
 }
@@ -57,6 +65,7 @@ void Ledger::Rollback(Lsn durable_lsn) {
     for (auto it = undo.rbegin(); it != undo.rend(); ++it) (*it)();
     pending_.pop_back();
   }
+  FindLive();
 }
 
 LedgerBatch::Change& Ledger::Touch(LedgerMessage& message) {
@@ -101,7 +110,11 @@ void Ledger::OnPut(Family family, std::string_view key, std::string_view value) 
 void Ledger::OnDelete(Family family, std::string_view key) {
   if (family != Family::kMeta) return;
   const auto meta = storage::ParseMetaKey(key);
-  if (!meta.ok() || meta->type != MetaType::kQueue) return;
+  if (!meta.ok()) return;
+  if (meta->type == MetaType::kExchange || meta->type == MetaType::kBinding) {
+    return OnRouting(*meta, nullptr);
+  }
+  if (meta->type != MetaType::kQueue) return;
   LedgerQueue& queue = queues[meta->qid];
   current_.queues_gone.push_back(meta->qid);
   undo_.push_back([&queue, before = queue.exists] { queue.exists = before; });
@@ -159,6 +172,9 @@ void Ledger::OnMeta(std::string_view key_bytes, std::string_view value) {
   switch (key->type) {
     case MetaType::kQueue: return OnQueue(key->qid, value);
     case MetaType::kHistory: return OnHistory(*key, value);
+    case MetaType::kProducer: return OnProducer(key->hash, value);
+    case MetaType::kExchange:
+    case MetaType::kBinding: return OnRouting(*key, &value);
     case MetaType::kLane: {
       const auto row = storage::ParseLane(value);
       SettleBelow(key->qid, key->lane, 0, row->head, nullptr);
@@ -194,6 +210,59 @@ void Ledger::OnQueue(QueueId qid, std::string_view value) {
   } else if (queue.paused_ms == 0) {
     queue.paused_ms = current_.time_ms;
   }
+}
+
+void Ledger::OnProducer(const Hash128& producer, std::string_view value) {
+  const auto row = storage::ParseProducer(value);
+  if (!row.ok()) {
+    error = "a garbled producer row";
+    return;
+  }
+  storage::ProducerRow& kept = producers[producer];
+  current_.producers_before.try_emplace(producer, kept);
+  undo_.push_back([&kept, before = kept] { kept = before; });
+  kept = *row;
+}
+
+// Null: the row goes.
+void Ledger::OnRouting(const storage::MetaKey& key, const std::string_view* value) {
+  if (!std::exchange(current_.routing_changed, true)) {
+    current_.routing_before = routing;
+    undo_.push_back([this, before = routing, exchanges = exchange_rows_,
+                     bindings = binding_rows_] {
+      routing = before;
+      exchange_rows_ = exchanges;
+      binding_rows_ = bindings;
+    });
+  }
+  if (key.type == MetaType::kExchange) {
+    const auto old = exchange_rows_.find(key.number);
+    if (old != exchange_rows_.end()) {
+      routing.exchanges.erase(old->second);
+      exchange_rows_.erase(old);
+    }
+    if (!value) return;
+    auto exchange = storage::ParseExchange(*value);
+    if (!exchange.ok() || routing.exchanges.contains(exchange->name)) {
+      error = "an exchange that cannot be";
+      return;
+    }
+    exchange_rows_[key.number] = exchange->name;
+    routing.exchanges[exchange->name] = *std::move(exchange);
+    return;
+  }
+  const auto old = binding_rows_.find(key.number);
+  if (old != binding_rows_.end()) {
+    routing.bindings.erase(old->second);
+    binding_rows_.erase(old);
+  }
+  if (!value) return;
+  auto binding = storage::ParseBinding(*value);
+  if (!binding.ok() || !routing.bindings.insert(*binding).second) {
+    error = "a binding that cannot be";
+    return;
+  }
+  binding_rows_[key.number] = *std::move(binding);
 }
 
 void Ledger::OnHistory(const storage::MetaKey& key, std::string_view value) {

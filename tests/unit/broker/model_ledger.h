@@ -17,6 +17,7 @@
 #include "server/broker/commands.h"
 #include "server/storage/batch.h"
 #include "server/storage/rows.h"
+#include "tests/unit/broker/model_routing.h"
 
 namespace sluice::broker {
 
@@ -73,11 +74,9 @@ struct LedgerMessage {
   int64_t until_ms = 0;
   FeatureConsumer* holder = nullptr;
   bool lost = false;       // was held when the process died
+  bool may_have_been_held = false;  // when it left, by somebody who had not seen it
+  bool has_twin = false;  // another one of its id is, or was, in its queue
   bool ran_out_while_down = false;
-  bool taken_back = false; // a hand-out that nobody saw was released
-  // Its receipt may name two hand-outs, one of which was never written: which of their leases runs
-  // is not known.
-  bool number_used_again = false;
   int64_t removed_ms = 0;
   Boot removed_boot = 0;
   std::vector<std::shared_ptr<Intent>> intents;
@@ -102,9 +101,13 @@ struct LedgerQueue {
   int64_t messages = 0;
   int64_t bytes = 0;
   int64_t paused_ms = 0;  // since when; 0: it is not
+  // When it was last used for all that is known, and when it may have been.
+  int64_t used_ms = 0;
+  int64_t may_be_used_ms = 0;
   // An earlier boot's receipts settle messages whose size is not in memory.
   bool bytes_near = false;
   bool crashed = false;   // there was a crash while it existed
+  int64_t deepest = 0;    // in this boot
   const std::string& name() const { return row.config.name; }
 };
 
@@ -123,6 +126,9 @@ struct LedgerBatch {
   std::map<QueueId, storage::QueueRow> queue_rows_before;
   std::map<QueueId, std::pair<int64_t, int64_t>> sizes_before;  // messages, bytes
   std::vector<QueueId> queues_gone;
+  bool routing_changed = false;
+  ModelRouting routing_before;
+  std::map<Hash128, storage::ProducerRow> producers_before;  // of those that it stores
 };
 
 class Ledger : private storage::Batch::Visitor {
@@ -135,11 +141,15 @@ class Ledger : private storage::Batch::Visitor {
   // What is not durable never was.
   void Rollback(Lsn durable_lsn);
 
-  LedgerQueue* Find(const std::string& name);
+  // Those that exist.
+  const std::vector<LedgerQueue*>& live() const { return live_; }
+  LedgerQueue* Find(const std::string& name) const;
   LedgerMessage* At(const MessagePosition& at);
   const storage::DedupRow* Dedup(QueueId qid, const Hash128& hash) const;
 
   std::map<QueueId, LedgerQueue> queues;
+  ModelRouting routing;
+  std::map<Hash128, storage::ProducerRow> producers;
   std::string error;  // not empty: a batch cannot be right
 
  private:
@@ -151,6 +161,8 @@ class Ledger : private storage::Batch::Visitor {
   void OnMeta(std::string_view key, std::string_view value);
   void OnHistory(const storage::MetaKey& key, std::string_view value);
   void OnQueue(QueueId qid, std::string_view value);
+  void OnProducer(const Hash128& producer, std::string_view value);
+  void OnRouting(const storage::MetaKey& key, const std::string_view* value);
   void SettleBelow(QueueId qid, Lane lane, Seq begin, Seq end, const storage::AcksRow* row);
   void Settle(LedgerMessage& message);
   LedgerBatch::Change& Touch(LedgerMessage& message);
@@ -158,7 +170,10 @@ class Ledger : private storage::Batch::Visitor {
     current_.sizes_before.try_emplace(queue.qid, queue.messages, queue.bytes);
   }
 
+  void FindLive();
+
   LedgerBatch current_;
+  std::vector<LedgerQueue*> live_;
   std::map<LedgerMessage*, size_t> touched_;
   std::vector<Undo> undo_;
   struct Pending {
@@ -169,6 +184,9 @@ class Ledger : private storage::Batch::Visitor {
   std::deque<Pending> pending_;
   std::vector<std::pair<std::pair<QueueId, Lane>, Seq>> bounds_;
   std::map<std::pair<QueueId, Hash128>, storage::DedupRow> dedup_;
+  // By the numbers of their rows.
+  std::map<uint64_t, std::string> exchange_rows_;
+  std::map<uint64_t, Binding> binding_rows_;
 };
 
 }  // namespace sluice::broker

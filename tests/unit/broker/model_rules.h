@@ -6,6 +6,7 @@
 #define SLUICE_TESTS_UNIT_BROKER_MODEL_RULES_H_
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -43,7 +44,27 @@ struct FeatureConsumer {
   int64_t bytes_in_flight = 0;
   std::vector<Receipt> shown;
   size_t written = 0;
+  int64_t unwritten_bytes = 0;
   int64_t since_ms = 0;
+  int64_t idle_timeout_ms = 0;
+  int64_t last_grant_ms = 0;
+  bool ended_idle = false;     // in this turn
+  bool owns_queue = false;     // which is temporary
+  bool had_credit = false;     // when the turn began
+  std::deque<int64_t> grants;  // when, for its rate
+};
+
+// A producer of PublishStream: its streams follow each other, each is a generation.
+struct ModelProducer {
+  std::string queue;
+  std::string exchange;
+  Hash128 hash{};
+  uint64_t generation = 0;
+  Lsn opened_after = 0;  // what had been appended when this generation began
+  // By generation: the first publish that was refused; nothing that was asked for later is stored.
+  std::map<uint64_t, uint64_t> refused;
+  std::map<int64_t, Lsn> stored;             // by sequence
+  int64_t last_in_batch = 0;
 };
 
 struct PlannedMessage {
@@ -55,14 +76,25 @@ struct PlannedMessage {
   int64_t ttl_ms = 0;
   std::optional<Hash128> dedup;
   uint32_t bytes = 0;
+  ModelRoute route;
+  std::set<size_t> routed;  // to how many queues, once that is known
   std::set<QueueId> stored_in;
   std::optional<MessagePosition> id;
 };
 // One publish command, or one publish of a transaction.
 struct PlannedPublish {
-  std::set<std::string> queues;  // where it is to go
+  std::string queue;  // where it is to go; empty: by the routes of its messages
+  bool mandatory = false;
+  ModelProducer* producer = nullptr;
+  uint64_t generation = 0;
+  int64_t first_sequence = 0;
   std::vector<PlannedMessage> messages;
+  uint64_t number = 0;  // in the order of asking
+  Lsn asked_after = 0;  // what had been appended
+  ModelRouting routing;  // as of when it was asked for
   int64_t asked_ms = 0;
+  uint64_t routing_version = 0;  // when it was asked for
+  bool of_transaction = false;  // which may be refused for the sake of another part
   bool answered = false;
   bool refused = false;
   Lsn stored_lsn = 0;  // 0: not stored
@@ -72,10 +104,14 @@ enum class Honour : uint8_t { kOk, kExpired, kInvalid, kEither };
 
 class FeatureModel {
  public:
-  explicit FeatureModel(std::function<void(const std::string&)> fail) : fail_(std::move(fail)) {}
+  // `consumers`: those that there are now, also waiting calls.
+  using Consumers = std::function<void(const std::function<void(FeatureConsumer&)>&)>;
+  FeatureModel(std::function<void(const std::string&)> fail, Consumers consumers)
+      : fail_(std::move(fail)), consumers_(std::move(consumers)) {}
 
   int64_t now_ms = 1'700'000'000'000;
   Boot boot = 0;
+  bool windows_are_large = false;  // in this boot nothing leaves memory for want of room
   Lsn durable_lsn = 0;
   Lsn appended_lsn = 0;
   Ledger ledger;
@@ -83,6 +119,9 @@ class FeatureModel {
   uint64_t redeliveries = 0;
   // How often each kind of thing happened, so that a run can say what it covered.
   std::map<std::string, uint64_t> seen;
+  std::deque<ModelProducer> producers;
+  // What exchanges and bindings should be after this turn.
+  ModelRouting routing;
 
   // --- turns
   void BeginTurn();
@@ -95,8 +134,11 @@ class FeatureModel {
   bool EverythingKnown() const { return known_; }
 
   // --- what is asked
-  std::shared_ptr<PlannedPublish> Plan(std::set<std::string> queues,
-                                       std::vector<PlannedMessage> messages);
+  std::shared_ptr<PlannedPublish> Plan(PlannedPublish publish);
+  // The queue may be made, changed or paused in this turn; or may go.
+  void AskRow(const std::string& queue) { asked_rows_.insert(queue); }
+  void AskGone(const std::string& queue) { may_go_.insert(queue); }
+  void Used(LedgerQueue& queue) { queue.used_ms = queue.may_be_used_ms = now_ms; }
   std::shared_ptr<Intent> Ask(LedgerMessage& message, Intent intent);
   Honour Judge(const LedgerQueue& queue, const Receipt& receipt);
   void Extend(LedgerMessage& message, int64_t until_ms);
@@ -125,8 +167,9 @@ class FeatureModel {
   // --- at rest: everything is durable, nothing is being read, nothing is left to do
   void CheckIdleConsumers(const std::vector<FeatureConsumer*>& consumers);
   void CheckListed(LedgerQueue& queue, const std::vector<ListedMessage>& listed);
-  // A message that should have gone for `lag_ms`; null: none.
-  LedgerMessage* FindOverdue(int64_t lag_ms);
+  // A message that should have gone for `lag_ms`, null: none; and how many there are.
+  LedgerMessage* FindOverdue(int64_t lag_ms, size_t* count);
+  void CheckIdleQueues();
   bool IsReady(const LedgerMessage& message) const;
 
   void Fail(const LedgerMessage& message, const std::string& what);
@@ -155,21 +198,69 @@ class FeatureModel {
   void CheckPublished(LedgerMessage& message, int64_t time_ms);
   void CheckDedup(const LedgerMessage& message, const PlannedMessage& planned, int64_t time_ms);
   void CheckRoom(const LedgerBatch& batch);
+  // Where it goes by the exchanges and bindings; nothing: its exchange does not exist.
+  static std::optional<std::set<std::string>> RouteOf(const PlannedPublish& publish,
+                                                      const PlannedMessage& message,
+                                                      const ModelRouting& routing);
+  std::vector<const ModelRouting*> RoutingsOf(const PlannedPublish& publish) const;
+  bool MayGoTo(const PlannedPublish& publish, const PlannedMessage& message,
+               const std::string& queue) const;
+  bool IsFanOutCopy(const LedgerMessage& message) const;
+  void CheckFanOuts(int64_t time_ms);
+  bool IsFanOutBy(const PlannedPublish& publish, const ModelRouting& routing, int64_t time_ms);
+  void CheckSequence(const LedgerMessage& message, PlannedPublish& publish, size_t index);
+  void NoteTwins(LedgerMessage& message);
+
+  // model_answers.cc
+  void CheckRefusal(const PlannedPublish& publish, ErrorReason reason);
+  void CheckDuplicate(const PlannedPublish& publish, size_t index,
+                      const PublishedMessage& published);
+  bool HasRoomFor(const LedgerQueue& queue, int64_t bytes, int depth) const;
+
+  // model_lifetimes.cc
+  void CheckQueueRows(const LedgerBatch& batch);
+  void CheckQueueGone(const LedgerQueue& queue, int64_t time_ms);
+  bool IsConsumed(QueueId qid) const;
+  bool IsReferredTo(const LedgerQueue& queue) const;
+  void NoteUses();
+  void CheckIdleStreams();
+
+  // model_fairness.cc
+  void NoteCredit();
+  bool MayTake(const FeatureConsumer& consumer, const LedgerMessage& message) const;
+  void CheckConsumerPriority();
+  void CheckAging();
+  void CheckRates(FeatureConsumer& consumer, LedgerMessage& message, int64_t grant_ms);
+  static bool KeepsRate(const std::deque<int64_t>& grants, const RateLimit& rate,
+                        int64_t since_ms);
+  bool SomeWaitForTheDisk(const LedgerQueue& queue) const;
 
   // model_deliveries.cc
   void CheckGrant(FeatureConsumer& consumer, LedgerMessage& message, int64_t grant_ms);
   void CheckCredit(const FeatureConsumer& consumer, const LedgerMessage& message);
   void CheckReceipt(LedgerMessage& message, const OutgoingDelivery& delivery);
   void CheckGroup(const LedgerMessage& message, bool fresh);
+  void CheckLeftForGood(const LedgerMessage& message);
   void CheckOrder();
   bool MustHaveBeenGranted(const LedgerMessage& message) const;
   void CheckPromises();
 
   void EndLease(LedgerMessage& message);
   bool Allows(QueueId qid, const std::function<bool(const QueueConfig&)>& rule) const;
+  static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy);
   static bool Has(const LedgerMessage& message, std::initializer_list<Why> whys);
 
   std::function<void(const std::string&)> fail_;
+  Consumers consumers_;
+  ModelRouting routing_before_;  // the batch
+  std::map<Hash128, storage::ProducerRow> producers_before_;
+  uint64_t routing_version_ = 0;
+  uint64_t publishes_ = 0;
+  std::set<std::string> asked_rows_;
+  std::set<std::string> may_go_;
+  std::set<PlannedPublish*> stored_now_;  // by the batch
+  std::map<QueueId, std::deque<int64_t>> queue_grants_;
+  bool booting_ = false;  // its first turn
   std::map<uint64_t, std::pair<std::shared_ptr<PlannedPublish>, size_t>> planned_;  // by body
   std::vector<std::weak_ptr<PlannedPublish>> refused_;  // of this turn
   std::set<std::pair<int64_t, LedgerMessage*>> leases_;  // shown and live, by end
@@ -180,6 +271,7 @@ class FeatureModel {
     bool fresh = false;
   };
   std::vector<Grant> granted_;  // shown in this turn, by its own dispatch
+  std::deque<LedgerMessage*> leaving_;  // settled by batches that are not durable
   std::set<LedgerMessage*> changed_now_;
   std::set<QueueId> regranted_;  // first hand-outs may be held back with further ones
   std::vector<LedgerMessage*> dropped_;

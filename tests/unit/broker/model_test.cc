@@ -59,12 +59,31 @@ TEST(ShardModelFreshSeedTest, AgreesWithTheNaiveModel) {
 
 // Runs are short and many: every one begins with an empty store.
 constexpr uint64_t kFeatureOpsPerRun = 20'000;
-// With the other runs of this program 2 million operations.
+// The fresh seeds are shared out to cases that can run side by side.
+constexpr int kShares = 4;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kFeatureOpsDefault = 100'000;
+constexpr uint64_t kFeatureOpsPerShare = 40'000;
 #else
-constexpr uint64_t kFeatureOpsDefault = 1'700'000;
+constexpr uint64_t kFeatureOpsPerShare = 520'000;
+static_assert(kShares * kFeatureOpsPerShare >= 2'000'000, "what a run of all tests promises");
 #endif
+// From here on a share has met everything in kMustBeSeen.
+constexpr uint64_t kOpsThatMeetEverything = 500'000;
+
+// What happens in a run of that length, if the features are all there and all tried.
+constexpr const char* kMustBeSeen[] = {
+    "aged priorities compared", "bindings", "calls not written", "calls written",
+    "definitions applied", "definitions pruned", "definitions refused", "definitions tried",
+    "died: attempts", "died: expired", "died: overflow", "died: rejected", "dropped away",
+    "duplicates", "edited", "exchanges deleted", "exchanges in use", "exhausted away",
+    "expired away", "fanned out", "given at a consumer's rate", "given at a queue's rate",
+    "given by consumer priority", "joined", "listed", "moved", "no route", "producers opened",
+    "queues deleted", "queues gone idle", "queues gone with their boot",
+    "queues gone with their stream", "received with auto_ack", "refused: EXCHANGE_NOT_FOUND",
+    "refused: NO_ROUTE", "refused: PRODUCER_FENCED", "refused: QUEUE_FULL",
+    "refused: SEQUENCE_REFUSED", "repeated sequences", "rescheduled", "routed",
+    "stored by producers", "streams ended idle", "temporary queues", "transactions",
+    "transactions refused"};
 
 struct FeatureTotals {
   uint64_t runs = 0;
@@ -110,20 +129,28 @@ TEST_P(FeatureModelTest, EveryFeatureKeepsItsRules) {
 }
 INSTANTIATE_TEST_SUITE_P(FixedSeeds, FeatureModelTest, testing::Values(1, 2, 3));
 
-// Fresh seeds until the operations are done; a failure names the seed of its run. A seed that is
-// asked for is run alone.
-TEST(FeatureModelFreshSeedTest, EveryFeatureKeepsItsRules) {
+class FeatureModelShareTest : public testing::TestWithParam<int> {};
+
+// Fresh seeds until the operations of a share are done; a failure names the seed of its run. A seed
+// that is asked for is run alone.
+TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRulesWithFreshSeeds) {
   FeatureTotals totals;
   if (const uint64_t seed = SeedAskedFor(); seed != 0) {
+    if (GetParam() != 0) GTEST_SKIP() << "another seed was asked for";
     RunFeatures(seed, OpsOr(kFeatureOpsPerRun), &totals);
     return Print(totals);
   }
-  const uint64_t ops = OpsOr(kFeatureOpsDefault);
+  const uint64_t ops = OpsOr(kFeatureOpsPerShare);
   uint64_t seed = 1 + std::random_device()();
   std::printf("features: seeds from %llu on\n", static_cast<unsigned long long>(seed));
-  while (totals.operations < ops && RunFeatures(seed, kFeatureOpsPerRun, &totals)) ++seed;
+  bool ok = true;
+  for (; ok && totals.operations < ops; ++seed) ok = RunFeatures(seed, kFeatureOpsPerRun, &totals);
   Print(totals);
+  EXPECT_GE(totals.operations, ok ? ops : 0);
+  if (!ok || ops < kOpsThatMeetEverything) return;
+  for (const char* what : kMustBeSeen) EXPECT_GT(totals.seen[what], 0u) << what;
 }
+INSTANTIATE_TEST_SUITE_P(FreshSeeds, FeatureModelShareTest, testing::Range(0, kShares));
 
 }  // namespace
 
