@@ -250,6 +250,19 @@ TEST_F(DeadLetters, ADeadLetterQueueThatDropsItsHeadTakesThemAll) {
   EXPECT_EQ(shard_.ListBodies("dlq"), (Bodies{"17", "18", "19"}));
 }
 
+TEST_F(DeadLetters, AHeadThatComesBackFromItsConsumerIsDropped) {
+  Create(0, /*dlq_length=*/1, Overflow::kDropHead);
+  shard_.Send("dlq", {{"held"}});
+  const auto held = shard_.Receive("dlq");
+  ASSERT_EQ(held.size(), 1u);
+  shard_.Send("q", {{"0"}});
+  Reject(1);
+  EXPECT_EQ(Left("q"), 1) << "what is leased is not dropped";
+  ASSERT_TRUE(shard_.Settle("dlq", held[0].receipt, SettleAction::kRelease).ok());
+  shard_.RunUntilQuiet();
+  EXPECT_EQ(shard_.ListBodies("dlq"), Bodies{"0"});
+}
+
 TEST_F(DeadLetters, AGroupGoesOnWhenItsDeadMessageHasMoved) {
   Create(2, /*dlq_length=*/1);
   shard_.Send("q", {{"a0", 4, "g"}, {"a1", 4, "g"}, {"a2", 4, "g"}});

@@ -329,6 +329,18 @@ TEST_F(Durability, WhatFollowsAMessageThatWasTakenOutIsShownWhenThatCannotBeUndo
   EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"2"});
 }
 
+TEST_F(Durability, NobodyWaitsForAnEditThatHasChangedNothing) {
+  const auto ids = shard_.Send("q", {{"1"}});
+  EditMessagesCommand move;
+  move.queue = "q";
+  move.positions = {ids[0]};
+  move.action = EditMessagesCommand::Action::kMove;  // it has died nowhere
+  const auto moved = shard_.Edit(std::move(move));
+  ASSERT_TRUE(moved.ok());
+  EXPECT_EQ(*moved, 0);
+  EXPECT_EQ(BodiesOf(shard_.Receive("q")), Bodies{"1"});
+}
+
 TEST_F(Durability, NothingIsGrantedAfterAStop) {
   shard_.Publish("q", {"1"});
   SubscribeCommand subscribe;
