@@ -25,6 +25,12 @@ absl::Status QueueFull(const Queue& queue) {
       kFullRetryMs);
 }
 
+absl::Status LargerThanQueue(const Queue& queue) {
+  return MakeError(ErrorReason::kQueueFull,
+                   absl::StrCat("the publish is larger than queue '", queue.row.config.name,
+                                "' may ever hold"));
+}
+
 bool CouldFit(const QueueConfig& config, const PublishPlan::Demand& demand) {
   return (config.max_length == 0 || demand.messages <= config.max_length) &&
          (config.max_bytes == 0 || demand.bytes <= config.max_bytes);
@@ -196,9 +202,7 @@ absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
       continue;
     }
     plan->full = queue;
-    if (could_fit) return QueueFull(*queue);
-    return MakeError(ErrorReason::kQueueFull, absl::StrCat("the publish is larger than queue '",
-                                                           config.name, "' may ever hold"));
+    return could_fit ? QueueFull(*queue) : LargerThanQueue(*queue);
   }
   // Nothing is dropped for a publish that another queue refuses.
   for (Queue* queue : to_drop) {
@@ -209,9 +213,11 @@ absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
       if (room == Room::kMade) continue;
       *reading = room == Room::kReading;
       status = QueueFull(*queue);
-    } else {
+    } else if (CouldFitTheEnd(*queue, *plan)) {
       status = PlanPushingOut(*queue, plan, reading, now);
       if (status.ok()) continue;
+    } else {
+      status = LargerThanQueue(*queue);  // with what another one has pushed out into it
     }
     plan->full = queue;
     return status;

@@ -156,6 +156,48 @@ TEST_F(Room, WhatAPublishPushesOutNeedsRoomInTheDeadLetterQueue) {
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"4", "5"}));
 }
 
+// Also where the publish goes to that queue itself.
+TEST_F(Room, APublishToAQueueAndToItsDeadLetterQueueFitsBothOrIsRefusedWhole) {
+  for (const bool dead_comes_first : {true, false}) {
+    SCOPED_TRACE(dead_comes_first);
+    QueueConfigChange queue = Limited(5, Overflow::kDropHead);
+    QueueConfigChange dead = Limited(5, Overflow::kDropHead);
+    queue.name = dead_comes_first ? "q1" : "q2";
+    dead.name = dead_comes_first ? "dead1" : "dead2";
+    if (!dead_comes_first) Create(queue);
+    Create(dead);
+    queue.dead_letter_queue = dead.name;
+    if (dead_comes_first) {
+      Create(queue);
+    } else {
+      ASSERT_TRUE(shard_.UpdateQueue(queue).ok());
+    }
+    const std::string fan = "fan of " + queue.name;
+    ExchangeChange exchange;
+    exchange.name = fan;
+    exchange.type = ExchangeType::kFanout;
+    testing::Reply<absl::StatusOr<CreateExchangeCommand::Outcome>> created;
+    shard_.Run(CreateExchangeCommand{exchange, created.Done()});
+    ASSERT_TRUE((*created).ok()) << (*created).status();
+    for (const std::string& to : {queue.name, dead.name}) {
+      testing::Reply<absl::StatusOr<bool>> bound;
+      shard_.Run(CreateBindingCommand{{fan, to, "", "", {}, HeaderMatch::kAll}, bound.Done()});
+      ASSERT_TRUE((*bound).ok()) << (*bound).status();
+    }
+    Publish publish = MakePublish("", Many(9));
+    publish.exchange = fan;
+    // Nine leave five in each, and push four of the one into the other, which has no place for them.
+    EXPECT_EQ(ReasonOf(shard_.Publish(std::move(publish)).status()), ErrorReason::kQueueFull);
+    EXPECT_TRUE(shard_.ListBodies(queue.name).empty());
+    EXPECT_TRUE(shard_.ListBodies(dead.name).empty());
+    publish = MakePublish("", Many(5));
+    publish.exchange = fan;
+    EXPECT_TRUE(shard_.Publish(std::move(publish)).ok());
+    EXPECT_EQ(shard_.ListBodies(queue.name).size(), 5u);
+    EXPECT_EQ(shard_.ListBodies(dead.name).size(), 5u);
+  }
+}
+
 TEST_F(Room, DropHeadTakesDelayedMessagesLast) {
   Create(Limited(3, Overflow::kDropHead));
   TestMessage delayed{"d0", 9};
