@@ -262,7 +262,12 @@ void Shard::EditNext(EditMessagesCommand command, size_t from, int64_t edited, N
                    LaneState& lane = *queue->lanes[lane_id];
                    // Dropping heads to make room may have removed it just now.
                    if (lane.settled.Contains(message.seq)) continue;
-                   if (EditOne(*queue, lane, std::move(message), command, now)) ++edited;
+                   const auto open = lane.open.find(message.seq);
+                   const bool never_out =
+                       open == lane.open.end() || open->second.delivery_count == 0;
+                   if (!EditOne(*queue, lane, std::move(message), command, now)) continue;
+                   if (never_out) lane.gap_lsn = last_lsn_ + 1;
+                   ++edited;
                  }
                }
                EditNext(std::move(command), from - bodies.unread, edited, now);
@@ -277,7 +282,6 @@ bool Shard::EditOne(Queue& queue, LaneState& lane, storage::StoredMessage messag
   const bool leased = is_open && open->second.state == OpenState::kLeased;
   const bool is_delete = command.action == EditMessagesCommand::Action::kDelete;
   if (leased && !(is_delete && command.include_leased)) return false;
-  if (!is_open || open->second.delivery_count == 0) lane.gap_lsn = last_lsn_ + 1;
   switch (command.action) {
     case EditMessagesCommand::Action::kDelete:
       if (leased) {

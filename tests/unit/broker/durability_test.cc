@@ -329,6 +329,22 @@ TEST_F(Durability, WhatFollowsAMessageThatWasTakenOutIsShownWhenThatCannotBeUndo
   EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"2"});
 }
 
+TEST_F(Durability, NobodyWaitsForAnEditThatHasChangedNothing) {
+  const auto sink = shard_.Subscribe("q");
+  shard_.Run(SetCreditCommand{sink.get(), 0, 0});
+  const auto ids = shard_.Send("q", {{"1"}});
+  EditMessagesCommand move;
+  move.queue = "q";
+  move.positions = {ids[0]};
+  move.action = EditMessagesCommand::Action::kMove;  // it has died nowhere
+  const auto moved = shard_.Edit(std::move(move));
+  ASSERT_TRUE(moved.ok());
+  EXPECT_EQ(*moved, 0);
+  shard_.Start(SetCreditCommand{sink.get(), 10, 10'000});
+  EXPECT_EQ(shard_.pending_batches(), 0u);
+  EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"1"});
+}
+
 TEST_F(Durability, NothingIsGrantedAfterAStop) {
   shard_.Publish("q", {"1"});
   SubscribeCommand subscribe;
