@@ -208,7 +208,13 @@ TEST_F(DeadLetters, OneThatDoesNotFitHoldsUpNoSmallerOnes) {
   ASSERT_TRUE(shard_.CreateQueue(config).ok());
   shard_.Send("dlq", {{std::string(200, 'f')}});
   shard_.Send("q", {{std::string(500, 'l'), 9}, {"small", 5}, {"smaller", 1}});
-  Reject(3);
+  SettleCommand reject;  // all in one turn
+  reject.queue = "q";
+  reject.done = [](auto) {};
+  for (const auto& delivery : shard_.Receive("q", 3)) {
+    reject.items.push_back({delivery.receipt, SettleAction::kDeadLetter});
+  }
+  shard_.Run(std::move(reject));
   EXPECT_EQ(Left("dlq"), 3);
   EXPECT_EQ(Left("q"), 1);
   ASSERT_TRUE(shard_.Purge("dlq", true).ok());
@@ -248,6 +254,19 @@ TEST_F(DeadLetters, ADeadLetterQueueThatDropsItsHeadTakesThemAll) {
   shard_.Pass(100);
   EXPECT_EQ(Left("q"), 0);
   EXPECT_EQ(shard_.ListBodies("dlq"), (Bodies{"17", "18", "19"}));
+}
+
+TEST_F(DeadLetters, AHeadThatComesBackFromItsConsumerIsDropped) {
+  Create(0, /*dlq_length=*/1, Overflow::kDropHead);
+  shard_.Send("dlq", {{"held"}});
+  const auto held = shard_.Receive("dlq");
+  ASSERT_EQ(held.size(), 1u);
+  shard_.Send("q", {{"0"}});
+  Reject(1);
+  EXPECT_EQ(Left("q"), 1) << "what is leased is not dropped";
+  ASSERT_TRUE(shard_.Settle("dlq", held[0].receipt, SettleAction::kRelease).ok());
+  shard_.RunUntilQuiet();
+  EXPECT_EQ(shard_.ListBodies("dlq"), Bodies{"0"});
 }
 
 TEST_F(DeadLetters, AGroupGoesOnWhenItsDeadMessageHasMoved) {

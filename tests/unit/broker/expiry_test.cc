@@ -199,6 +199,21 @@ TEST_F(Expiry, WithoutConsumersAFullDeadLetterQueueIsTriedAgainAndTheAlarmEnds) 
   }
 }
 
+TEST_F(Expiry, WhatWaitsForRoomGoesAsSoonAsThereIsSome) {
+  CreateWithDlq(/*dlq_length=*/1);
+  shard_.Send("dlq", {{"first"}});
+  shard_.Send("source", {Living("a", 1000), Living("b", 1000)});
+  shard_.Pass(1000 + kLagMs);
+  EXPECT_EQ(Left("source"), 2);
+  for (int64_t left = 1; left >= 0; --left) {
+    const auto got = shard_.Receive("dlq");
+    ASSERT_EQ(got.size(), 1u);
+    ASSERT_TRUE(shard_.Ack("dlq", got[0].receipt).ok());
+    shard_.Pass(kLagMs);
+    EXPECT_EQ(Left("source"), left);
+  }
+}
+
 TEST_F(Expiry, ADelayedMessageThatExpiredBeforeItJoinedIsHeldForAFullDeadLetterQueue) {
   CreateWithDlq(/*dlq_length=*/1);
   shard_.Send("dlq", {{"full"}});
