@@ -56,21 +56,29 @@ void FeatureModel::CheckRefusal(const PlannedPublish& publish, ErrorReason reaso
     if (reason == ErrorReason::kSequenceRefused && is_first) Fail("refused behind nothing refused");
     first->second = std::min(first->second, publish.number);
   }
-  if (publish.queue.empty() && publish.routing_version == routing_version_ &&
-      !publish.of_transaction) {
-    bool none = false;
-    bool exchange = true;
-    // What this turn has changed is not in the log yet.
-    for (const ModelRouting* known : {&ledger.routing, &routing}) {
-      for (const PlannedMessage& message : publish.messages) {
-        const auto route = RouteOf(publish, message, *known);
-        exchange &= route.has_value();
-        none |= route && route->empty();
+  const bool for_its_route =
+      reason == ErrorReason::kNoRoute || reason == ErrorReason::kExchangeNotFound;
+  if (for_its_route && !publish.of_transaction) unrouted_.push_back({&publish, reason});
+}
+
+// At the end of the turn: the log knows only now what the turn has changed.
+void FeatureModel::CheckUnrouted() {
+  for (const auto& [publish, reason] : std::exchange(unrouted_, {})) {
+    bool found = false;
+    for (const ModelRouting* known : std::initializer_list<const ModelRouting*>{
+             &routing_of_last_turn_, &ledger.routing, &publish->routing}) {
+      for (const PlannedMessage& message : publish->messages) {
+        const auto route = RouteOf(*publish, message, *known);
+        found |= reason == ErrorReason::kNoRoute ? publish->mandatory && route && route->empty()
+                                                 : !route;
       }
     }
-    if (reason == ErrorReason::kNoRoute && !(publish.mandatory && none)) Fail("has a route");
-    if (reason == ErrorReason::kExchangeNotFound && exchange) Fail("its exchange is there");
+    if (!found) {
+      Fail(reason == ErrorReason::kNoRoute ? "a publish that has a route was refused"
+                                           : "a publish was refused though its exchange is there");
+    }
   }
+  routing_of_last_turn_ = ledger.routing;
 }
 
 // Answered OK, and not stored.
@@ -153,27 +161,26 @@ bool FeatureModel::HasRoomFor(const LedgerQueue& queue, int64_t bytes, int depth
   return false;
 }
 
-LedgerMessage* FeatureModel::FindOverdue(int64_t lag_ms, size_t* count) {
+std::set<const LedgerMessage*> FeatureModel::FindOverdue(int64_t lag_ms) const {
   constexpr int kDeadLetterQueuesInARowMax = 8;
-  LedgerMessage* found = nullptr;
-  for (LedgerQueue* queue : ledger.live()) {
+  std::set<const LedgerMessage*> overdue;
+  for (const LedgerQueue* queue : ledger.live()) {
     const LedgerQueue* dead = ledger.Find(queue->row.config.dead_letter_queue);
-    for (LedgerLane& lane : queue->lanes) {
-      for (auto& [seq, message] : lane.unsettled) {
+    for (const LedgerLane& lane : queue->lanes) {
+      for (const auto& [seq, message] : lane.unsettled) {
         const int64_t expire_ms = message->info.expire_ms;
         const bool expired = expire_ms != 0 && expire_ms + lag_ms < now_ms && !message->leased;
         const bool due = message->at.lane == kDelayedLane &&
                          message->info.due_ms + lag_ms < now_ms;
         const bool leaves = message->at.lane != kDelayedLane && (expired || message->Dying());
+        if (!due && !leaves) continue;
         const bool fits =
             !dead || HasRoomFor(*dead, message->bytes, kDeadLetterQueuesInARowMax);
-        if (!due && !(leaves && fits)) continue;
-        found = message;
-        ++*count;
+        if (due || fits) overdue.insert(message);
       }
     }
   }
-  return found;
+  return overdue;
 }
 
 // A listing at rest agrees with the log, message by message.

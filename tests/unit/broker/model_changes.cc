@@ -8,7 +8,7 @@ namespace sluice::broker {
 namespace {
 
 // Of LikenessOfCopy.
-constexpr int kLikenessMax = 5;
+constexpr int kLikenessMax = 6;
 
 bool SameDeaths(const MessageInfo& a, const MessageInfo& b) {
   static const Deaths kNone;
@@ -29,7 +29,14 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     if (copy.info.expire_ms == message.info.expire_ms) return kLikenessMax;
     return Has(message, {Why::kReschedule}) ? kLikenessMax - 1 : 0;
   }
-  if (!same_deaths) return copy.info.origin->deaths.front().queue == message.queue->name() ? 3 : 0;
+  if (!same_deaths) {
+    const Deaths& deaths = copy.info.origin->deaths;
+    if (deaths.empty() || deaths.front().queue != message.queue->name()) return 0;
+    // Those before the last one, unless it is counted with one of them.
+    static const Deaths kNone;
+    const Deaths& before = message.info.origin ? message.info.origin->deaths : kNone;
+    return std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end()) ? 4 : 3;
+  }
   return Has(message, {Why::kMove}) ? 2 : 0;
 }
 
@@ -225,6 +232,7 @@ void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& co
   if (death.reason == DeathReason::kAttempts) change.message->may_have_been_held = true;
   static const char* const kNames[] = {"", "died: attempts", "died: rejected", "died: expired",
                                        "died: overflow"};
+  change.message->left_as = kNames[static_cast<int>(death.reason)];
   ++seen[kNames[static_cast<int>(death.reason)]];
 }
 
@@ -236,7 +244,13 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
     return;
   }
   message.state.removed = true;
+  message.left_as = "purged or deleted";
+  // Or its only attempt has failed unseen just before.
+  message.may_have_been_held |= Allows(message.at.qid, [&](const QueueConfig& config) {
+    return config.retry.max_attempts == change.before.row.attempt;
+  });
   if (Has(message, {Why::kPurge, Why::kDelete})) return;
+  message.left_as = "dead";
   const bool unwanted = Allows(message.at.qid, [](const QueueConfig& config) {
     return config.dead_letter_queue.empty();
   });
@@ -255,6 +269,7 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
                change.before.row.attempt >= config.retry.max_attempts;
       })) {
     ++seen["exhausted away"];
+    message.left_as = "exhausted";
     message.may_have_been_held = true;
     return;
   }
@@ -262,6 +277,7 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
         return config.overflow == Overflow::kDropHead;
       })) {
     ++seen["dropped away"];
+    message.left_as = "dropped";
     return CheckDropped(message);
   }
   Fail(message, "gone without a reason");

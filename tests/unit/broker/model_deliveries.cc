@@ -59,6 +59,7 @@ void FeatureModel::EndTurn() {
   CheckConsumerPriority();
   CheckAging();
   CheckIdleStreams();
+  CheckUnrouted();
   CheckPromises();
   NoteUses();
   if (routing != ledger.routing) Fail("exchanges and bindings are not what was asked for");
@@ -131,7 +132,8 @@ void FeatureModel::Crash() {
   passed_over_.clear();
   leaving_.clear();
   ledger.Rollback(durable_lsn);
-  routing = ledger.routing;
+  routing = routing_of_last_turn_ = ledger.routing;
+  unrouted_.clear();
   ++routing_version_;
   for (ModelProducer& producer : producers) {
     std::erase_if(producer.stored,
@@ -450,7 +452,8 @@ void FeatureModel::CheckLeftForGood(const LedgerMessage& message) {
                                         ", settled in ", other->state.settled_lsn,
                                         other->state.removed ? ", removed" : "", ", deaths ",
                                         other->info.origin ? other->info.origin->deaths.size() : 0,
-                                        ", expires ", other->info.expire_ms, ") has left"));
+                                        ", expires ", other->info.expire_ms, ", ", other->left_as,
+                                        ") has left"));
     }
   }
 }

@@ -296,28 +296,36 @@ void FeatureDriver::CheckStreamsEndIdle() {
 
 // What has expired, is due or has died goes within a bounded time, whoever consumes.
 void FeatureDriver::CheckLag() {
-  size_t before = 0;
-  const LedgerMessage* overdue = model_.FindOverdue(/*lag_ms=*/1, &before);
-  if (!overdue) return;
-  // Where room has to be made for each they go one after the other; and it may come and go.
+  std::set<const LedgerMessage*> before = model_.FindOverdue(/*lag_ms=*/1);
+  // They go one after the other where room has to be made for each, and others may be first.
+  const auto gone = [this] {
+    uint64_t count = 0;
+    for (const auto& [what, times] : model_.seen) {
+      if (what.starts_with("died") || what.ends_with("away")) count += times;
+    }
+    return count;
+  };
+  constexpr int kInVainMax = 6;
   int in_vain = 0;
-  for (const int64_t lag_ms : {kSweepLagMs, kSweepLagMs, kSweepAgainLagMs, kSweepAgainLagMs,
-                               kSweepAgainLagMs, kSweepAgainLagMs}) {
+  for (int step = 0; step < 16; ++step) {
+    if (before.empty() || in_vain == kInVainMax) break;
+    const int64_t lag_ms = step % 4 == 3 ? kSweepAgainLagMs : kSweepLagMs;
+    const uint64_t gone_before = gone();
     model_.now_ms += lag_ms;
     if (!RunUntilQuiet() || failed_) return;
-    size_t left = 0;
-    overdue = model_.FindOverdue(lag_ms, &left);
-    if (!overdue) return;
-    in_vain = left < before ? 0 : in_vain + 1;
-    before = left;
+    std::set<const LedgerMessage*> left = model_.FindOverdue(lag_ms);
+    const bool some_went = !std::includes(left.begin(), left.end(), before.begin(), before.end());
+    in_vain = some_went || gone() != gone_before ? 0 : in_vain + 1;
+    before = std::move(left);
   }
-  if (in_vain < 4) return;
-  const LedgerQueue* dead = model_.ledger.Find(overdue->queue->row.config.dead_letter_queue);
-  const char* what = overdue->Dying() ? "is dead and should have gone long ago"
-                                      : "should have gone long ago";
-  model_.Fail(*overdue, dead ? absl::StrCat(what, " to ", dead->name(), ", which holds ",
-                                            dead->messages, " of ", dead->row.config.max_length)
-                             : what);
+  if (in_vain < kInVainMax || before.empty()) return;
+  const LedgerMessage& overdue = **before.begin();
+  const LedgerQueue* dead = model_.ledger.Find(overdue.queue->row.config.dead_letter_queue);
+  const char* what =
+      overdue.Dying() ? "is dead and should have gone long ago" : "should have gone long ago";
+  model_.Fail(overdue, dead ? absl::StrCat(what, " to ", dead->name(), ", which holds ",
+                                           dead->messages, " of ", dead->row.config.max_length)
+                            : what);
 }
 
 std::vector<ListedMessage> FeatureDriver::ListAll(const std::string& name) {

@@ -49,7 +49,7 @@ void FeatureDriver::Subscribe(SubscribeCommand command) {
   bool taken = false;
   size_t others = 0;
   for (const auto& other : sinks_) {
-    if (other->consumer.qid != consumer.qid || other->consumer.ended || !queue) continue;
+    if (other->consumer.queue != consumer.queue || other->consumer.ended || !queue) continue;
     ++others;
     taken |= other->consumer.exclusive;
   }
@@ -300,6 +300,9 @@ void FeatureDriver::DoCloseConsumer() {
   if (sinks_.empty()) return;
   FeatureConsumer& consumer = sinks_[Below(sinks_.size())]->consumer;
   if (consumer.ended || !consumer.started) return;
+  // One whose queue has gone is told so when that is durable.
+  const auto queue = model_.ledger.queues.find(consumer.qid);
+  if (queue == model_.ledger.queues.end() || !queue->second.exists) return;
   for (LedgerMessage* message : consumer.leases) {
     model_.Ask(*message, {.why = Why::kClosed,
                           .certain = message->until_ms > model_.now_ms &&
@@ -337,7 +340,7 @@ QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   config.max_bytes = OneOf<int64_t>({0, 0, 0, 10'000});
   config.overflow = OneOf({Overflow::kReject, Overflow::kDropHead});
   config.dedup_window_ms = OneOf<int64_t>({0, 20, 500, 60'000});
-  config.priority_aging_ms = OneOf<int64_t>({0, 0, 0, 100});
+  config.priority_aging_ms = OneOf<int64_t>({0, 0, 100});
   config.single_active_consumer = Chance(15);
   if (Chance(10)) config.delivery_rate = RateLimit{OneOf({50.0, 1000.0}), OneOf({1, 10})};
   if (name == kIdleQueue || Chance(10)) config.idle_expiry_ms = kIdleExpiryMs;

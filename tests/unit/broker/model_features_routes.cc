@@ -198,7 +198,7 @@ Definitions FeatureDriver::SomeDefinitions(bool prune) {
   for (const std::string name : {"q0", "q1", "q2", "q3", "q4"}) {
     const LedgerQueue* queue = model_.ledger.Find(name);
     const bool full = queue && queue->messages > 0;
-    if (Chance(prune && full ? 3 : 35)) continue;
+    if (Chance(prune && full ? 10 : 35)) continue;
     QueueConfigChange change;
     if (!queue) change = SomeConfig(name);
     change.name = name;

@@ -75,6 +75,7 @@ struct LedgerMessage {
   FeatureConsumer* holder = nullptr;
   bool lost = false;       // was held when the process died
   bool may_have_been_held = false;  // when it left, by somebody who had not seen it
+  const char* left_as = "";         // what it left as
   bool has_twin = false;  // another one of its id is, or was, in its queue
   bool ran_out_while_down = false;
   int64_t removed_ms = 0;

@@ -167,8 +167,8 @@ class FeatureModel {
   // --- at rest: everything is durable, nothing is being read, nothing is left to do
   void CheckIdleConsumers(const std::vector<FeatureConsumer*>& consumers);
   void CheckListed(LedgerQueue& queue, const std::vector<ListedMessage>& listed);
-  // A message that should have gone for `lag_ms`, null: none; and how many there are.
-  LedgerMessage* FindOverdue(int64_t lag_ms, size_t* count);
+  // Messages that should have gone for `lag_ms`.
+  std::set<const LedgerMessage*> FindOverdue(int64_t lag_ms) const;
   void CheckIdleQueues();
   bool IsReady(const LedgerMessage& message) const;
 
@@ -213,6 +213,7 @@ class FeatureModel {
 
   // model_answers.cc
   void CheckRefusal(const PlannedPublish& publish, ErrorReason reason);
+  void CheckUnrouted();
   void CheckDuplicate(const PlannedPublish& publish, size_t index,
                       const PublishedMessage& published);
   bool HasRoomFor(const LedgerQueue& queue, int64_t bytes, int depth) const;
@@ -256,6 +257,8 @@ class FeatureModel {
   std::map<Hash128, storage::ProducerRow> producers_before_;
   uint64_t routing_version_ = 0;
   uint64_t publishes_ = 0;
+  ModelRouting routing_of_last_turn_;
+  std::vector<std::pair<const PlannedPublish*, ErrorReason>> unrouted_;  // refused in this turn
   std::set<std::string> asked_rows_;
   std::set<std::string> may_go_;
   std::set<PlannedPublish*> stored_now_;  // by the batch
