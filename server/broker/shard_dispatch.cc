@@ -129,6 +129,8 @@ Shard::Step Shard::StepQueue(Queue& queue, Now now) {
 // kBlocked: the lane has a ready message that has to wait, so that lower ones must not go before it.
 Shard::Step Shard::StepLane(Queue& queue, LaneState& lane, Now now) {
   if (!lane.returned.empty()) return StepReturned(queue, lane, now);
+  // Retries whose time has come are being read: they go before what follows.
+  if (lane.joining) return Step::kBlocked;
   const Lane id = lane.position.lane;
   if (queue.groups && queue.groups->Candidate(id)) {
     // Candidates come before everything that dispatch has not passed yet.

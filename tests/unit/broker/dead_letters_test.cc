@@ -208,7 +208,13 @@ TEST_F(DeadLetters, OneThatDoesNotFitHoldsUpNoSmallerOnes) {
   ASSERT_TRUE(shard_.CreateQueue(config).ok());
   shard_.Send("dlq", {{std::string(200, 'f')}});
   shard_.Send("q", {{std::string(500, 'l'), 9}, {"small", 5}, {"smaller", 1}});
-  Reject(3);
+  SettleCommand reject;  // all in one turn
+  reject.queue = "q";
+  reject.done = [](auto) {};
+  for (const auto& delivery : shard_.Receive("q", 3)) {
+    reject.items.push_back({delivery.receipt, SettleAction::kDeadLetter});
+  }
+  shard_.Run(std::move(reject));
   EXPECT_EQ(Left("dlq"), 3);
   EXPECT_EQ(Left("q"), 1);
   ASSERT_TRUE(shard_.Purge("dlq", true).ok());

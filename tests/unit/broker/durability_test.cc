@@ -330,6 +330,8 @@ TEST_F(Durability, WhatFollowsAMessageThatWasTakenOutIsShownWhenThatCannotBeUndo
 }
 
 TEST_F(Durability, NobodyWaitsForAnEditThatHasChangedNothing) {
+  const auto sink = shard_.Subscribe("q");
+  shard_.Run(SetCreditCommand{sink.get(), 0, 0});
   const auto ids = shard_.Send("q", {{"1"}});
   EditMessagesCommand move;
   move.queue = "q";
@@ -338,7 +340,9 @@ TEST_F(Durability, NobodyWaitsForAnEditThatHasChangedNothing) {
   const auto moved = shard_.Edit(std::move(move));
   ASSERT_TRUE(moved.ok());
   EXPECT_EQ(*moved, 0);
-  EXPECT_EQ(BodiesOf(shard_.Receive("q")), Bodies{"1"});
+  shard_.Start(SetCreditCommand{sink.get(), 10, 10'000});
+  EXPECT_EQ(shard_.pending_batches(), 0u);
+  EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"1"});
 }
 
 TEST_F(Durability, NothingIsGrantedAfterAStop) {

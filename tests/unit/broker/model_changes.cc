@@ -245,6 +245,10 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
   }
   message.state.removed = true;
   message.left_as = "purged or deleted";
+  // Or its only attempt has failed unseen just before.
+  message.may_have_been_held |= Allows(message.at.qid, [&](const QueueConfig& config) {
+    return config.retry.max_attempts == change.before.row.attempt;
+  });
   if (Has(message, {Why::kPurge, Why::kDelete})) return;
   message.left_as = "dead";
   const bool unwanted = Allows(message.at.qid, [](const QueueConfig& config) {

@@ -300,6 +300,9 @@ void FeatureDriver::DoCloseConsumer() {
   if (sinks_.empty()) return;
   FeatureConsumer& consumer = sinks_[Below(sinks_.size())]->consumer;
   if (consumer.ended || !consumer.started) return;
+  // One whose queue has gone is told so when that is durable.
+  const auto queue = model_.ledger.queues.find(consumer.qid);
+  if (queue == model_.ledger.queues.end() || !queue->second.exists) return;
   for (LedgerMessage* message : consumer.leases) {
     model_.Ask(*message, {.why = Why::kClosed,
                           .certain = message->until_ms > model_.now_ms &&

@@ -72,7 +72,8 @@ void FeatureModel::NoteUses() {
 // At rest: what has long been idle is gone.
 void FeatureModel::CheckIdleQueues() {
   for (const LedgerQueue* queue : ledger.live()) {
-    const int64_t idle_ms = queue->row.config.idle_expiry_ms;
+    // Twice: in the turn in which its referrer went it may have counted as used once more.
+    const int64_t idle_ms = 2 * queue->row.config.idle_expiry_ms;
     if (idle_ms == 0 || queue->may_be_used_ms + idle_ms >= now_ms) continue;
     if (queue->row.update_ms + idle_ms >= now_ms) continue;
     Fail(absl::StrCat("queue ", queue->name(), " should have gone: last used at ",
