@@ -185,6 +185,7 @@ void Shard::StartRetries(Queue& queue, LaneState& lane, Now now) {
                 Queue* queue = FindQueue(qid);
                 if (!queue) return;
                 queue->lanes[id]->joining = false;
+                Wake(*queue);
                 ScheduleDue(*queue, *queue->lanes[id]);
               });
 }

@@ -244,6 +244,12 @@ void ModelDriver::Settle(ModelQueue& queue, std::vector<SettleItem> items) {
       continue;
     }
     const bool leased = message->leased;
+    // The first hand-out of an earlier boot left no row: a delay takes effect only if the message
+    // is in memory, which this model does not know.
+    if (item.action == SettleAction::kDelay && !leased && item.receipt.boot != model_.boot &&
+        item.receipt.delivery_count == 1) {
+      item.action = SettleAction::kRelease;
+    }
     switch (item.action) {
       case SettleAction::kAck:
       case SettleAction::kDiscard:
