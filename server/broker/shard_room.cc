@@ -145,15 +145,18 @@ absl::Status Shard::PlanPushingOut(Queue& queue, PublishPlan* plan, bool* readin
   const Room room = DropHeads(queue, {config.max_length + 1, config.max_bytes + 1}, now);
   *reading = room == Room::kReading;
   if (room == Room::kReading || room == Room::kNoWayOut) return QueueFull(queue);
-  PublishPlan::Demand kept;
-  if (const auto settling = plan->settling.find(queue.qid); settling != plan->settling.end()) {
-    kept = {-settling->second.leaving, -settling->second.leaving_bytes};
-  }
   PublishPlan::Demand pushed_out;
   std::array<std::deque<size_t>, kLanes> lanes;
   const auto size = [&](size_t i) {
     return static_cast<int64_t>(plan->messages[i].message->payload.size());
   };
+  // Without its messages: what is settled here, and what another queue of the plan pushes out.
+  PublishPlan::Demand kept = plan->demand[queue.qid];
+  for (size_t i = 0; i < plan->messages.size(); ++i) {
+    if (!GoesTo(plan->messages[i], queue)) continue;
+    --kept.messages;
+    kept.bytes -= size(i);
+  }
   for (size_t i = 0; i < plan->messages.size(); ++i) {
     const PublishPlan::Message& planned = plan->messages[i];
     if (!GoesTo(planned, queue)) continue;

@@ -195,10 +195,15 @@ struct FeatureDriver::ExpectedDefinitions {
 
 Definitions FeatureDriver::SomeDefinitions(bool prune) {
   Definitions definitions;
+  // Mostly of those that may go.
+  const bool spare_the_full = Chance(80);
   for (const std::string name : {"q0", "q1", "q2", "q3", "q4"}) {
     const LedgerQueue* queue = model_.ledger.Find(name);
-    const bool full = queue && queue->messages > 0;
-    if (Chance(prune && full ? 10 : 35)) continue;
+    bool full = queue && queue->messages > 0;
+    ForEachConsumer([&](const FeatureConsumer& consumer) {
+      full |= queue && consumer.qid == queue->qid && !consumer.ended && !consumer.gone;
+    });
+    if (Chance(prune && full ? (spare_the_full ? 0 : 20) : 35)) continue;
     QueueConfigChange change;
     if (!queue) change = SomeConfig(name);
     change.name = name;

@@ -406,5 +406,23 @@ TEST_F(Room, APlainPublishDoesNotOvertakeOneThatWaits) {
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"a", "b", "c"}));
 }
 
+TEST_F(Room, WhatOnePartOfATransactionPushesOutCountsWhereAnotherPartGoes) {
+  Create(Limited(2, Overflow::kDropHead));
+  QueueConfigChange dead = Limited(3, Overflow::kDropHead);
+  dead.name = "dead";
+  Create(dead);
+  QueueConfigChange to_dead;
+  to_dead.name = "q";
+  to_dead.dead_letter_queue = "dead";
+  ASSERT_TRUE(shard_.UpdateQueue(to_dead).ok());
+  TransactCommand command;
+  command.publishes.push_back(MakePublish("q", Many(4, "q")));
+  command.publishes.push_back(MakePublish("dead", Many(4, "d")));
+  command.done = [](const auto& result) { EXPECT_TRUE(result.ok()) << result.status(); };
+  shard_.Run(std::move(command));
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"q2", "q3"}));
+  EXPECT_EQ(shard_.ListBodies("dead").size(), 3u);
+}
+
 }  // namespace
 }  // namespace sluice::broker
