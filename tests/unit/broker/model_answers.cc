@@ -108,8 +108,9 @@ void FeatureModel::CheckDuplicate(const PlannedPublish& publish, size_t index,
     Fail("a duplicate's first id is of another message");
   } else if (first->stored_lsn > durable_lsn) {
     Fail("a duplicate was answered before the first was durable");
-  } else if (const auto* row = ledger.Dedup(first->at.qid, *planned.dedup);
-             row && first->queue->name() == publish.queue && row->id == first->id && row->expire_ms <= publish.asked_ms) {
+  } else if (const LedgerQueue* queue = ledger.Find(publish.queue)) {
+    const storage::DedupRow* row = ledger.Dedup(queue->qid, *planned.dedup);
+    if (!row || row->id != first->id || row->expire_ms > publish.asked_ms) return;
     Fail("called a duplicate though the window is over");
   }
 }

@@ -26,7 +26,9 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
   if (copy.queue == message.queue) {
     const bool joins = message.at.lane == kDelayedLane || Has(message, {Why::kReschedule});
     if (!same_deaths || !joins) return same_deaths ? 1 : 0;
-    if (copy.info.expire_ms == message.info.expire_ms) return kLikenessMax;
+    const bool same_times = copy.info.expire_ms == message.info.expire_ms &&
+                            copy.info.due_ms == message.info.due_ms;
+    if (same_times) return kLikenessMax;
     return Has(message, {Why::kReschedule}) ? kLikenessMax - 1 : 0;
   }
   if (!same_deaths) {

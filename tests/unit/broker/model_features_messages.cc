@@ -218,6 +218,10 @@ void FeatureDriver::Settle(const LedgerQueue& queue, std::vector<SettleItem> ite
   for (Judged& one : judged) {
     if (!reads) break;
     if (one.honour != Honour::kInvalid) one.honour = Honour::kEither;
+    LedgerMessage* message = model_.ledger.At(one.at);
+    if (!one.intent && message && one.honour != Honour::kInvalid) {
+      one.intent = model_.Ask(*message, {.why = WhyOf(one.action)});
+    }
     if (!one.intent) continue;
     one.intent->certain = false;
     one.intent->lasting = true;

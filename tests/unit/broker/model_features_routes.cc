@@ -203,7 +203,7 @@ Definitions FeatureDriver::SomeDefinitions(bool prune) {
     ForEachConsumer([&](const FeatureConsumer& consumer) {
       full |= queue && consumer.qid == queue->qid && !consumer.ended && !consumer.gone;
     });
-    if (Chance(prune && full ? (spare_the_full ? 0 : 20) : 35)) continue;
+    if (Chance(!prune ? 35 : !full ? 15 : spare_the_full ? 0 : 20)) continue;
     QueueConfigChange change;
     if (!queue) change = SomeConfig(name);
     change.name = name;
@@ -212,7 +212,7 @@ Definitions FeatureDriver::SomeDefinitions(bool prune) {
     definitions.queues.push_back(std::move(change));
   }
   for (uint64_t i = 0; i < kExchanges; ++i) {
-    if (Chance(30)) continue;
+    if (Chance(prune ? 10 : 30)) continue;
     ExchangeChange change;
     change.name = absl::StrCat("e", i);
     const auto existing = model_.routing.exchanges.find(change.name);
@@ -222,14 +222,14 @@ Definitions FeatureDriver::SomeDefinitions(bool prune) {
                                          : OneOf({ExchangeType::kDirect, ExchangeType::kFanout,
                                                   ExchangeType::kTopic, ExchangeType::kHeaders});
     }
-    if (Chance(30)) change.alternate_exchange = Chance(40) ? "" : SomeExchange();
+    if (Chance(prune ? 5 : 30)) change.alternate_exchange = Chance(40) ? "" : SomeExchange();
     definitions.exchanges.push_back(std::move(change));
   }
   const auto& bindings = model_.routing.bindings;
   for (const Binding& binding : bindings) {
     if (Chance(50)) definitions.bindings.push_back(binding);
   }
-  for (uint64_t i = Below(4); i > 0; --i) {
+  for (uint64_t i = Below(prune ? 2 : 4); i > 0; --i) {
     definitions.bindings.push_back(SomeBinding(Chance(75) ? absl::StrCat("q", Below(5)) : ""));
   }
   return definitions;
@@ -363,7 +363,9 @@ void FeatureDriver::DoDefinitions() {
     }
     deleted_now_ = true;  // the rest of the turn would have to know
     model_.Muddle();
-    if (!expected.queues_gone.empty()) ++model_.seen["definitions pruned"];
+    if (!expected.queues_gone.empty() || expected.bindings_gone > 0) {
+      ++model_.seen["definitions pruned"];
+    }
     ++model_.seen["definitions applied"];
   } else {
     ++model_.seen["definitions tried"];

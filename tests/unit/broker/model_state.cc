@@ -308,10 +308,7 @@ void NaiveModel::ReleaseUnwritten(const Receipt& receipt) {
   ModelMessage* message = At(receipt.position);
   if (!message || !message->leased || !(message->receipts.back() == receipt)) return;
   Return(*message, /*failed=*/false, 0);
-  // As if it had never been shown; the receipt before it may or may not act.
-  message->receipts.pop_back();
   message->disturbed = true;
-  if (message->receipts.empty()) message->return_lsn = 0;  // never granted: ready at once
 }
 
 void NaiveModel::Extend(ModelMessage& message, int64_t lease_ms) {
@@ -372,6 +369,7 @@ ModelDepth NaiveModel::Depth(ModelQueue& queue) {
         ++depth.leased;
       } else if (message->record.not_before_ms > last_turn_ms_) {
         ++depth.delayed;
+        if (message->record.not_before_ms <= now_ms) ++depth.just_due;
       } else if (message->disturbed) {
         ++depth.leased_unseen_max;
       }

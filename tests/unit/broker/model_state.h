@@ -103,6 +103,7 @@ struct ModelDepth {
   int64_t leased = 0;
   int64_t leased_unseen_max = 0;  // so many more may be leased unseen
   int64_t delayed = 0;
+  int64_t just_due = 0;  // of them, since the last turn: a read may have found them so
   int64_t bytes = 0;
   bool bytes_near = false;
   bool in_limbo = false;
