@@ -216,11 +216,9 @@ absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
       if (room == Room::kMade) continue;
       *reading = room == Room::kReading;
       status = QueueFull(*queue);
-    } else if (CouldFitTheEnd(*queue, *plan)) {
+    } else {
       status = PlanPushingOut(*queue, plan, reading, now);
       if (status.ok()) continue;
-    } else {
-      status = LargerThanQueue(*queue);  // with what another one has pushed out into it
     }
     plan->full = queue;
     return status;

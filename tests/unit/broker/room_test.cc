@@ -186,10 +186,11 @@ TEST_F(Room, APublishToAQueueAndToItsDeadLetterQueueFitsBothOrIsRefusedWhole) {
     }
     Publish publish = MakePublish("", Many(9));
     publish.exchange = fan;
-    // Nine leave five in each, and push four of the one into the other, which has no place for them.
-    EXPECT_EQ(ReasonOf(shard_.Publish(std::move(publish)).status()), ErrorReason::kQueueFull);
-    EXPECT_TRUE(shard_.ListBodies(queue.name).empty());
-    EXPECT_TRUE(shard_.ListBodies(dead.name).empty());
+    // Nine push four of the one into the other, which may have pushed out its own before.
+    const bool taken = shard_.Publish(std::move(publish)).ok();
+    EXPECT_EQ(taken, !dead_comes_first);
+    EXPECT_EQ(shard_.ListBodies(queue.name).size(), taken ? 5u : 0u);
+    EXPECT_EQ(shard_.ListBodies(dead.name).size(), taken ? 5u : 0u);
     publish = MakePublish("", Many(5));
     publish.exchange = fan;
     EXPECT_TRUE(shard_.Publish(std::move(publish)).ok());
