@@ -15,8 +15,9 @@ StoredMessage* LaneState::Front(uint64_t* shard_window_bytes) {
   while (!window.empty()) {
     StoredMessage& front = window.front();
     if (front.seq >= visible_end) return nullptr;
-    const bool hole =
-        front.seq < holes_bound && (settled.Contains(front.seq) || open.contains(front.seq));
+    const bool hole = front.seq < holes_bound &&
+                      (settled.Contains(front.seq) || open.contains(front.seq) ||
+                       resting.Contains(front.seq));
     if (!hole) return &front;
     PopFront(shard_window_bytes);
   }
@@ -35,7 +36,8 @@ StoredMessage* LaneState::Find(Seq seq) {
   const auto place = std::lower_bound(
       window.begin(), window.end(), seq,
       [](const StoredMessage& message, Seq wanted) { return message.seq < wanted; });
-  return place != window.end() && place->seq == seq ? &*place : nullptr;
+  const bool found = place != window.end() && place->seq == seq;
+  return found && !resting.Contains(seq) ? &*place : nullptr;
 }
 
 void LaneState::Append(MessageInfo info, Payload payload, bool consumed,

@@ -95,6 +95,24 @@ TEST_F(Resting, NoneIsEarlyAndAllComeWhenTheyAreDue) {
   }
 }
 
+// The receipt of an earlier boot opens a message that is still in the window.
+TEST_F(Resting, OneThatIsInTheWindowAsWellIsGrantedOnlyWhenItIsDue) {
+  ShardOptions options;
+  options.retries_in_memory_max = 0;
+  ShardHarness shard(options);
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  shard.Publish("q", {"first", "second"});
+  const auto before = shard.Receive("q", 2);
+  ASSERT_EQ(BodiesOf(before), (Bodies{"first", "second"}));
+  shard.Crash();
+  ASSERT_EQ(BodiesOf(shard.Receive("q", 1)), Bodies{"first"});  // both are read for it
+  ASSERT_TRUE(
+      shard.Settle("q", before[1].receipt, SettleAction::kDelay, kDelayMs).ok());
+  EXPECT_EQ(shard.Totals().open_messages, 1u) << "it does not rest";
+  EXPECT_EQ(BodiesOf(shard.Receive("q", 1)), Bodies());
+  EXPECT_EQ(shard.Stats("q").delayed, 1);
+}
+
 TEST_F(Resting, OthersAreNotHeldUpByTheLimitOnOpenMessages) {
   ShardOptions options = FewInMemory();
   options.open_messages_per_queue_max = 5;
