@@ -39,7 +39,7 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     const Deaths& before = message.info.origin ? message.info.origin->deaths : kNone;
     return std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end()) ? 4 : 3;
   }
-  return Has(message, {Why::kMove}) ? 2 : 0;
+  return Has(message, {Why::kMove}) && copy.info.expire_ms == 0 ? 2 : 0;
 }
 
 bool FeatureModel::Has(const LedgerMessage& message, std::initializer_list<Why> whys) {

@@ -340,7 +340,7 @@ QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   config.max_bytes = OneOf<int64_t>({0, 0, 0, 10'000});
   config.overflow = OneOf({Overflow::kReject, Overflow::kDropHead});
   config.dedup_window_ms = OneOf<int64_t>({0, 20, 500, 60'000});
-  config.priority_aging_ms = OneOf<int64_t>({0, 0, 100});
+  config.priority_aging_ms = OneOf<int64_t>({0, 100});
   config.single_active_consumer = Chance(15);
   if (Chance(10)) config.delivery_rate = RateLimit{OneOf({50.0, 1000.0}), OneOf({1, 10})};
   if (name == kIdleQueue || Chance(10)) config.idle_expiry_ms = kIdleExpiryMs;
