@@ -188,7 +188,8 @@ void FeatureDriver::CheckSettleResult(const Judged& judged, ErrorReason reason) 
                      : judged.honour == Honour::kExpired ? reason == ErrorReason::kLeaseExpired
                      : judged.honour == Honour::kInvalid ? reason == ErrorReason::kReceiptInvalid
                      : ok || reason == ErrorReason::kLeaseExpired ||
-                           (!judged.intent && reason == ErrorReason::kReceiptInvalid);
+                           ((!judged.intent || (message && !message->queue->exists)) &&
+                            reason == ErrorReason::kReceiptInvalid);
   if (!right) {
     const std::string what =
         absl::StrCat("a receipt was judged ", std::string(ErrorReasonName(reason)),
