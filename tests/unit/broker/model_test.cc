@@ -73,7 +73,7 @@ constexpr int kShares = 4;
 constexpr uint64_t kFirstSeedOfShares = 10'000;
 constexpr uint64_t kSeedsPerShare = 1'000;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr uint64_t kFeatureOpsPerShare = 40'000;
+constexpr uint64_t kFeatureOpsPerShare = 20'000;
 #else
 constexpr uint64_t kFeatureOpsPerShare = 520'000;
 static_assert(kShares * kFeatureOpsPerShare >= 2'000'000, "what a run of all tests promises");
