@@ -19,7 +19,7 @@
 #include "server/api/call.h"
 #include "server/api/delivery_assembly.h"
 #include "server/api/stream_age.h"
-#include "server/broker/commands.h"
+#include "server/broker/consumer_commands.h"
 #include "sluice/v1/delivery.pb.h"
 
 namespace sluice::api {

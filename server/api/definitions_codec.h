@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/broker/commands.h"
+#include "server/broker/definitions_commands.h"
 #include "sluice/v1/definitions.pb.h"
 
 namespace sluice::api {

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "server/broker/commands.h"
+#include "server/broker/consumer_commands.h"
 #include "server/model/receipt.h"
 
 namespace sluice::api {

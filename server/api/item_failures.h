@@ -8,7 +8,7 @@
 
 #include "server/api/call.h"
 #include "server/api/settle_parser.h"
-#include "server/broker/commands.h"
+#include "server/broker/settle_commands.h"
 #include "sluice/v1/errors.pb.h"
 
 namespace sluice::api {

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "server/base/clock.h"
-#include "server/broker/commands.h"
+#include "server/broker/publish_commands.h"
 #include "server/model/hash.h"
 
 namespace sluice::api {

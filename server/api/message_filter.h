@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/broker/commands.h"
+#include "server/broker/message_commands.h"
 #include "sluice/v1/message_admin.pb.h"
 
 namespace sluice::api {

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/api/message_check.h"
-#include "server/broker/commands.h"
+#include "server/broker/publish_commands.h"
 #include "sluice/v1/publish.pb.h"
 
 namespace sluice::api {

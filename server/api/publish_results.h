@@ -6,7 +6,7 @@
 
 #include <vector>
 
-#include "server/broker/commands.h"
+#include "server/broker/publish_commands.h"
 
 namespace sluice::api {
 

@@ -20,7 +20,7 @@
 #include "server/api/call.h"
 #include "server/api/publish_parser.h"
 #include "server/api/stream_age.h"
-#include "server/broker/commands.h"
+#include "server/broker/publish_commands.h"
 
 namespace sluice::api {
 

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "server/broker/commands.h"
+#include "server/broker/queue_commands.h"
 #include "sluice/v1/queue.pb.h"
 
 namespace sluice::api {

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/broker/commands.h"
+#include "server/broker/settle_commands.h"
 #include "server/model/receipt.h"
 #include "sluice/v1/settle.pb.h"
 

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "server/broker/commands.h"
+#include "server/broker/message_commands.h"
 #include "sluice/v1/message_admin.pb.h"
 
 namespace sluice::api {

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "server/broker/commands.h"
+#include "server/broker/consumer_commands.h"
 #include "sluice/v1/delivery.pb.h"
 
 namespace sluice::api {

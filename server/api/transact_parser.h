@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "server/api/message_check.h"
-#include "server/broker/commands.h"
+#include "server/broker/settle_commands.h"
 #include "server/model/receipt.h"
 
 namespace sluice::api {

@@ -8,7 +8,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "server/broker/commands.h"
+#include "server/broker/queue_commands.h"
 #include "server/model/exchange.h"
 #include "server/model/queue_config.h"
 

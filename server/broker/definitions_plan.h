@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "server/broker/commands.h"
+#include "server/broker/definitions_commands.h"
 #include "server/model/exchange.h"
 #include "server/model/queue_config.h"
 

@@ -14,7 +14,7 @@
 
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
-#include "server/broker/commands.h"
+#include "server/broker/consumer_commands.h"
 #include "server/broker/due_window.h"
 #include "server/broker/seq_set.h"
 #include "server/broker/settled_set.h"

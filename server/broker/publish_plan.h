@@ -14,8 +14,10 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
+#include "server/broker/publish_commands.h"
 #include "server/broker/queue.h"
 #include "server/broker/recent_ids.h"
+#include "server/broker/settle_commands.h"
 
 namespace sluice::broker {
 

@@ -10,7 +10,7 @@
 #include <iterator>
 #include <map>
 
-#include "server/broker/commands.h"
+#include "server/broker/consumer_commands.h"
 
 namespace sluice::broker {
 
