@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "absl/time/time.h"
+#include "server/base/thread_name.h"
 #include "server/model/limits.h"
 
 namespace sluice {
@@ -24,6 +25,7 @@ void TrimIfWorthIt() {
 }  // namespace
 
 void HeapTrimmer::Run() {
+  NameThread("heap-trimmer");
   while (!stop_.WaitForNotificationWithTimeout(kPeriod)) TrimIfWorthIt();
 }
 

@@ -1,4 +1,5 @@
 #include "server/api/event_loop.h"
+#include "server/base/thread_name.h"
 
 #include <grpc/support/time.h>
 
@@ -80,6 +81,7 @@ void EventLoop::RunPosted(bool woken) {
 }
 
 void EventLoop::Run() {
+  NameThread("grpc-loop");
   void* event = nullptr;
   bool ok = false;
   while (queue_->Next(&event, &ok)) {

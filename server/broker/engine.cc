@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "server/base/check.h"
+#include "server/base/thread_name.h"
 #include "server/broker/shard.h"
 
 namespace sluice::broker {
@@ -148,6 +149,7 @@ class EngineImpl : public Engine, private ShardPort {
   }
 
   void RunEngine() {
+    NameThread("engine");
     std::deque<Command> commands;
     std::deque<FinishedRead> finished_reads;
     // What falls due after the stop belongs to the next boot.
@@ -279,6 +281,7 @@ class EngineImpl : public Engine, private ShardPort {
   }
 
   void RunReader() {
+    NameThread("reader");
     while (true) {
       ReadRequest request;
       {

@@ -6,6 +6,7 @@
 #include "rocksdb/db.h"
 #include "rocksdb/metadata.h"
 #include "server/base/log.h"
+#include "server/base/thread_name.h"
 #include "server/storage/rocks_store.h"
 
 namespace sluice::storage {
@@ -82,6 +83,7 @@ StorePressure::~StorePressure() {
 }
 
 void StorePressure::Loop() {
+  NameThread("pressure");
   while (true) {
     {
       absl::MutexLock lock(&mutex_);

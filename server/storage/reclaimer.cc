@@ -10,6 +10,7 @@
 #include "rocksdb/db.h"
 #include "rocksdb/metadata.h"
 #include "rocksdb/table_properties.h"
+#include "server/base/thread_name.h"
 #include "server/storage/rocks_status.h"
 
 namespace sluice::storage {
@@ -54,6 +55,7 @@ absl::Status Reclaimer::RunOnce() {
 }
 
 void Reclaimer::Loop() {
+  NameThread("reclaimer");
   uint64_t seen_version = 0;
   bool idle_round_due = false;
   absl::MutexLock lock(&mutex_);
