@@ -1,6 +1,7 @@
 // `sluice`: the command line of a Sluice server.
 #include <csignal>
 
+#include "absl/synchronization/mutex.h"
 #include "client/cli/commands.h"
 
 namespace {
@@ -24,6 +25,8 @@ constexpr char kFooter[] =
 int main(int argc, char** argv) {
   // A reader of our output that goes away is seen as a failed write, not as a sudden death.
   std::signal(SIGPIPE, SIG_IGN);
+  // As in the server: Debian builds Abseil with its search for deadlocks on.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   sluice::cli::Context context;
   CLI::App app("Talks to a Sluice message queue server.", "sluice");
   app.footer(kFooter);

@@ -21,6 +21,7 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "sluice/v1/admin_service.grpc.pb.h"
 #include "sluice/v1/queue_service.grpc.pb.h"
 
@@ -157,5 +158,7 @@ int Main() {
 
 int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
+  // As in the server: Debian builds Abseil with its search for deadlocks on.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   return sluice::Main();
 }
