@@ -20,16 +20,6 @@ void Shard::Apply(Command command, Now now) {
   std::visit([&](auto& typed) { Do(typed, now); }, command);
 }
 
-Queue* Shard::FindQueue(const std::string& name) {
-  const auto it = queues_.find(name);
-  return it == queues_.end() ? nullptr : it->second.get();
-}
-
-Queue* Shard::FindQueue(QueueId qid) {
-  const auto it = by_qid_.find(qid);
-  return it == by_qid_.end() ? nullptr : it->second;
-}
-
 absl::StatusOr<Queue*> Shard::GetQueue(const std::string& name) {
   if (Queue* queue = FindQueue(name)) return queue;
   return QueueNotFound(name);

@@ -29,6 +29,7 @@
 #include "server/broker/producers.h"
 #include "server/broker/publish_plan.h"
 #include "server/broker/queue.h"
+#include "server/broker/queue_table.h"
 #include "server/broker/reads.h"
 #include "server/broker/recent_ids.h"
 #include "server/broker/router.h"
@@ -154,8 +155,8 @@ class Shard {
       }
     });
   }
-  Queue* FindQueue(const std::string& name);
-  Queue* FindQueue(QueueId qid);
+  Queue* FindQueue(const std::string& name) const { return queues_.Find(name); }
+  Queue* FindQueue(QueueId qid) const { return queues_.Find(qid); }
   // The queue, or QUEUE_NOT_FOUND.
   absl::StatusOr<Queue*> GetQueue(const std::string& name);
   static absl::Status QueueNotFound(const std::string& name);
@@ -495,8 +496,7 @@ class Shard {
 
   // Persisted.
   storage::BootRow boot_row_;
-  std::map<std::string, std::unique_ptr<Queue>> queues_;  // by name, in order
-  absl::flat_hash_map<QueueId, Queue*> by_qid_;
+  QueueTable queues_;
 
   // Consumers.
   absl::flat_hash_map<SubscriptionId, std::unique_ptr<Consumer>> consumers_;

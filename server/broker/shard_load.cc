@@ -73,9 +73,7 @@ absl::Status Shard::LoadRows(storage::Store& store) {
         auto queue = std::make_unique<Queue>();
         queue->qid = key->qid;
         queue->row = *std::move(row);
-        by_qid_[queue->qid] = queue.get();
-        const std::string name = queue->row.config.name;
-        queues_[name] = std::move(queue);
+        queues_.Add(std::move(queue));
         return absl::OkStatus();
       }
       case storage::MetaType::kHistory: {

@@ -94,7 +94,7 @@ absl::StatusOr<Shard::RestingMessages> Shard::ParseAllResting(
   RestingMessages known;
   for (size_t i = 0; i < resting.size(); ++i) {
     const MessagePosition& at = resting[i];
-    const Queue* queue = by_qid_.at(at.qid);
+    const Queue* queue = FindQueue(at.qid);
     if (!queue->lanes[at.lane]->resting.Contains(at.seq)) continue;
     auto message = ParseResting(at, result.meta_values[i]);
     if (!message.ok()) return message.status();

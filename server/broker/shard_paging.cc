@@ -148,7 +148,7 @@ void Shard::RefillGroups(Queue& queue) {
 void Shard::EvictIdleWindows() {
   const uint64_t enough = options_.window_bytes_max / 8 * 7;
   const size_t queues_max = std::min(queues_.size(), kEvictionsPerTurnMax);
-  auto it = queues_.upper_bound(evict_cursor_);
+  auto it = queues_.After(evict_cursor_);
   for (size_t i = 0; i < queues_max && window_bytes_ > enough; ++i) {
     if (it == queues_.end()) it = queues_.begin();
     Queue& queue = *it->second;

@@ -67,8 +67,7 @@ Queue& Shard::MakeQueue(QueueConfig config, bool temporary, Now now) {
   // Numbers of queues are never reused: no etag of a deleted queue fits one made later.
   queue.row.revision = (static_cast<uint64_t>(queue.qid) << 32) + 1;
   queue.last_used_ms = now.engine_ms;
-  by_qid_[queue.qid] = &queue;
-  queues_[queue.row.config.name] = std::move(made);
+  queues_.Add(std::move(made));
   StoreQueueRow(queue);
   ConfigChanged(queue, now);
   return queue;
@@ -260,7 +259,7 @@ void Shard::Do(GetQueueCommand& command, Now now) {
 void Shard::Do(ListQueuesCommand& command, Now now) {
   ListQueuesOutcome outcome;
   size_t scanned = 0;
-  for (auto it = queues_.upper_bound(command.after_name); it != queues_.end(); ++it) {
+  for (auto it = queues_.After(command.after_name); it != queues_.end(); ++it) {
     if (outcome.queues.size() == static_cast<size_t>(command.limit) ||
         scanned++ == kRowsScannedPerCallMax) {
       outcome.more = true;
@@ -364,8 +363,7 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
     batch_.DeleteMetaRange(range.begin, range.end);
   }
   const std::vector<std::string> lines = std::move(queue.waiting_lines);
-  by_qid_.erase(queue.qid);
-  queues_.erase(std::string(queue.row.config.name));
+  queues_.Remove(queue);
   // Those who waited for room in it find that it is gone.
   orphaned_lines_.insert(orphaned_lines_.end(), lines.begin(), lines.end());
 }
