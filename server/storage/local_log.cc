@@ -1,10 +1,14 @@
 #include "server/storage/local_log.h"
 
+#include <algorithm>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "rocksdb/db.h"
 #include "rocksdb/write_batch.h"
 #include "server/base/strings.h"
+#include "server/base/thread_name.h"
 #include "server/model/error.h"
 #include "server/storage/rocks_status.h"
 #include "server/storage/wal_record.h"
@@ -21,7 +25,11 @@ class Converter : public Batch::Visitor {
   Converter(const RocksStore& store, rocksdb::WriteBatch* out) : store_(store), out_(out) {}
 
   void OnPut(Family family, std::string_view key, std::string_view value) override {
-    Note(out_->Put(HandleOf(family), ToSlice(key), ToSlice(value)));
+    if (family == Family::kMessages) {
+      messages_.push_back({key, value});
+    } else {
+      Note(out_->Put(HandleOf(family), ToSlice(key), ToSlice(value)));
+    }
   }
   void OnDelete(Family family, std::string_view key) override {
     Note(out_->Delete(HandleOf(family), ToSlice(key)));
@@ -29,9 +37,24 @@ class Converter : public Batch::Visitor {
   void OnDeleteMetaRange(std::string_view begin, std::string_view end) override {
     Note(out_->DeleteRange(store_.meta(), ToSlice(begin), ToSlice(end)));
   }
+  // Messages go last, in order of their keys, whatever queues took turns in the batch: each is then
+  // inserted near the one before. A message has but one row ever, so that no order is lost.
+  void PutMessages() {
+    const auto by_key = [](const Message& a, const Message& b) { return a.key < b.key; };
+    if (!std::is_sorted(messages_.begin(), messages_.end(), by_key)) {
+      std::sort(messages_.begin(), messages_.end(), by_key);
+    }
+    for (const Message& message : messages_) {
+      Note(out_->Put(store_.messages(), ToSlice(message.key), ToSlice(message.value)));
+    }
+  }
   rocksdb::Status status;
 
  private:
+  struct Message {
+    std::string_view key;
+    std::string_view value;
+  };
   rocksdb::ColumnFamilyHandle* HandleOf(Family family) const {
     switch (family) {
       case Family::kMessages: return store_.messages();
@@ -45,6 +68,7 @@ class Converter : public Batch::Visitor {
   }
   const RocksStore& store_;
   rocksdb::WriteBatch* const out_;
+  std::vector<Message> messages_;
 };
 
 // Whatever went wrong, the outcome of a batch is unknown: that is what its senders have to hear.
@@ -140,6 +164,7 @@ absl::Status LocalLog::Write(Entry* entry) {
   if (absl::Status garbled = Batch::Visit(batch.record(), &header, &converter); !garbled.ok()) {
     return garbled;
   }
+  converter.PutMessages();
   if (status.ok()) status = converter.status;
   if (status.ok()) status = store_->db()->Write(rocksdb::WriteOptions(), &rows);
   if (absl::Status failed = store_->Failure(); !failed.ok()) return failed;
@@ -149,6 +174,7 @@ absl::Status LocalLog::Write(Entry* entry) {
 }
 
 void LocalLog::WriteLoop() {
+  NameThread("log-writer");
   Entries entries;
   while (TakeAppended(&entries)) {
     uint64_t bytes = 0;
@@ -187,6 +213,7 @@ absl::Status LocalLog::SyncAndApply(const Entries& entries) {
 }
 
 void LocalLog::SyncLoop() {
+  NameThread("log-syncer");
   Entries entries;
   while (true) {
     absl::Status status;

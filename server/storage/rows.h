@@ -25,6 +25,7 @@ inline constexpr uint32_t kStoreFormatVersion = 2;
 
 // --- Family::kMessages: shard:2 qid:4 lane:1 seq:8 ---
 inline constexpr size_t kMessageKeyBytes = 15;
+inline constexpr size_t kMessageLaneBytes = 7;  // of them, those that name the lane
 std::array<char, kMessageKeyBytes> MessageKey(const MessagePosition& position);
 std::optional<MessagePosition> ParseMessageKey(std::string_view key);
 // Value: version:1 flags:1 publish_ms:8, what the flags say is there, then the wire-ready message.
@@ -47,6 +48,9 @@ enum class MetaType : char {
   kQueue = 'Q',   // qid:4                  config
   kHistory = 'T', // qid:4 lane:1 seq:8     attempts, retry time, last grant, saved lease
 };
+// So many bytes of a kAcks, kLane or kHistory key name its type and lane; others are shorter, or
+// hold something else there.
+inline constexpr size_t kMetaLaneBytes = 8;
 struct MetaKey {
   ShardId shard = 0;
   MetaType type = MetaType::kBoot;
