@@ -85,7 +85,7 @@ absl::Status RedriveCall::Open() {
 
   begin_ms_ = api_->clock->WallMs();
   reported_ns_ = api_->clock->MonotonicNs();
-  pace_.emplace(*rate, reported_ns_);
+  pace_.Configure(*rate, reported_ns_);
   // No more is selected at once than a second takes: what waits long is not what it was.
   step_messages_ = static_cast<int32_t>(
       std::clamp<double>(std::ceil(rate->per_second), 1, kScanStepMessages));
@@ -151,10 +151,13 @@ void RedriveCall::Proceed() {
   if (request_.max_messages() > 0) wanted = std::min(wanted, request_.max_messages() - moved_);
   const int64_t now_ns = api_->clock->MonotonicNs();
   // Few large moves cost less than many small ones: wait until all of them may go.
-  if (const int64_t wait_ms = pace_->WaitMs(wanted, now_ns); wait_ms > 0) {
+  if (const int64_t wait_ns = pace_.TokensAtNs(wanted) - now_ns; wait_ns > 0) {
+    const int64_t wait_ms = (wait_ns + kNsPerMs - 1) / kNsPerMs;
     return WaitForPace(std::min(wait_ms, kReportMs));
   }
-  Move(std::max<int64_t>(1, pace_->Take(wanted, now_ns)));
+  const int64_t moved = std::max<int64_t>(1, pace_.Available(wanted, now_ns));
+  pace_.Take(now_ns, moved);
+  Move(moved);
 }
 
 void RedriveCall::Scan() {

@@ -25,7 +25,7 @@
 #include "server/api/call.h"
 #include "server/api/message_scan.h"
 #include "server/api/stream_age.h"
-#include "server/api/token_bucket.h"
+#include "server/model/token_bucket.h"
 #include "sluice/v1/message_admin.pb.h"
 
 namespace sluice::api {
@@ -85,7 +85,7 @@ class RedriveCall final : public Call {
 
   v1::RedriveMessagesRequest request_;
   std::shared_ptr<MessageScan> scan_;
-  std::optional<TokenBucket> pace_;
+  TokenBucket pace_;
   int64_t begin_ms_ = 0;
   int64_t to_look_at_ = 0;  // messages in the queue when the call began, or ids
   int32_t step_messages_ = kScanStepMessages;

@@ -18,7 +18,7 @@
 #include "server/broker/lane.h"
 #include "server/broker/queue_commands.h"
 #include "server/broker/takers.h"
-#include "server/broker/token_bucket.h"
+#include "server/model/token_bucket.h"
 #include "server/storage/rows.h"
 
 namespace sluice::broker {

@@ -1,9 +1,9 @@
 // Rates with bursts.
-#include "server/broker/token_bucket.h"
+#include "server/model/token_bucket.h"
 
 #include <gtest/gtest.h>
 
-namespace sluice::broker {
+namespace sluice {
 namespace {
 
 constexpr int64_t kSecondNs = 1'000'000'000;
@@ -38,6 +38,27 @@ TEST(TokenBucket, StartsFullAndRefillsAtItsRate) {
   EXPECT_EQ(TakeAll(bucket, now_ns + kSecondNs / 10), 1);
   EXPECT_EQ(TakeAll(bucket, now_ns + kSecondNs / 2), 4);
   EXPECT_EQ(TakeAll(bucket, now_ns + 100 * kSecondNs), 5) << "never more than the burst";
+}
+
+TEST(TokenBucket, SeveralAreTakenAtOnce) {
+  TokenBucket bucket = Bucket(10, 3);
+  EXPECT_EQ(bucket.Available(5, 0), 3);
+  EXPECT_LE(bucket.TokensAtNs(3), 0);
+  bucket.Take(0, 3);
+  EXPECT_EQ(bucket.Available(1, 0), 0);
+  EXPECT_EQ(bucket.TokensAtNs(1), kSecondNs / 10);
+  EXPECT_EQ(bucket.TokensAtNs(2), kSecondNs / 5);
+  EXPECT_EQ(bucket.TokensAtNs(100), 3 * kSecondNs / 10) << "what it never holds is not waited for";
+  EXPECT_EQ(bucket.Available(1, kSecondNs / 10 - 1000), 0);
+  EXPECT_EQ(bucket.Available(5, kSecondNs / 10), 1);
+  EXPECT_EQ(bucket.Available(5, 3600 * kSecondNs), 3);
+}
+
+TEST(TokenBucket, WithoutALimitAsManyAsWantedAreThere) {
+  TokenBucket bucket;
+  EXPECT_EQ(bucket.Available(7, 0), 7);
+  bucket.Take(0, 7);
+  EXPECT_LE(bucket.TokensAtNs(7), 0);
 }
 
 TEST(TokenBucket, ABurstOfNoneIsOne) {
@@ -90,4 +111,4 @@ TEST(TokenBucket, WhatIsMissingComesBackAtTheNewRate) {
 }
 
 }  // namespace
-}  // namespace sluice::broker
+}  // namespace sluice
