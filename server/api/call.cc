@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/api/error_mapping.h"
+#include "server/api/wire_format.h"
 #include "server/model/error.h"
 
 namespace sluice::api {
@@ -247,7 +248,7 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Messa
   grpc::ByteBuffer buffer = bytes;
   grpc::ProtoBufferReader reader(&buffer);
   if (!reader.status().ok() || !message->ParseFromZeroCopyStream(&reader)) {
-    return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
+    return MalformedRequest();
   }
   return RefuseUnknownFields(*message);
 }

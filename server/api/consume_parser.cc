@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
+#include "server/api/wire_format.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
 
@@ -16,9 +17,6 @@ namespace sluice::api {
 namespace {
 
 using google::protobuf::io::CodedInputStream;
-
-enum WireType : uint32_t { kVarint = 0, kLengthDelimited = 2 };
-constexpr uint32_t MakeTag(uint32_t field, WireType type) { return field << 3 | type; }
 
 constexpr uint32_t kInit = MakeTag(1, kLengthDelimited);
 constexpr uint32_t kCredit = MakeTag(2, kLengthDelimited);
@@ -28,13 +26,9 @@ constexpr uint32_t kExtend = MakeTag(5, kLengthDelimited);
 constexpr uint32_t kDrain = MakeTag(6, kLengthDelimited);
 constexpr uint32_t kRequestId = MakeTag(7, kVarint);
 
-absl::Status Malformed() {
-  return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
-}
-
 absl::Status ReadMessage(CodedInputStream* input, const char* path,
                          google::protobuf::Message* out) {
-  if (!out->MergeFromCodedStream(input) || !input->ConsumedEntireMessage()) return Malformed();
+  if (!out->MergeFromCodedStream(input) || !input->ConsumedEntireMessage()) return MalformedRequest();
   const auto& unknown = out->GetReflection()->GetUnknownFields(*out);
   if (unknown.empty()) return absl::OkStatus();
   return MakeNotBuiltError(PathTo(path, absl::StrCat("field ", unknown.field(0).number())));
@@ -49,12 +43,14 @@ absl::Status ReadRequest(uint32_t tag, CodedInputStream* input, const ReceiptCod
     case kNack: return ReadMessage(input, "nack", parsed->other.mutable_nack());
     case kExtend: return ReadMessage(input, "extend", parsed->other.mutable_extend());
     case kDrain: return ReadMessage(input, "drain", parsed->other.mutable_drain());
-    default: break;
+    case kAck: {
+      auto ack = ReadAckRequest(input, "ack", codec);
+      if (!ack.ok()) return ack.status();
+      parsed->ack = *std::move(ack);
+      return absl::OkStatus();
+    }
+    default: return UnknownField(tag);
   }
-  auto ack = ReadAckRequest(input, "ack", codec);
-  if (!ack.ok()) return ack.status();
-  parsed->ack = *std::move(ack);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -63,32 +59,30 @@ absl::StatusOr<ParsedConsume> ParseConsumeRequest(const grpc::ByteBuffer& bytes,
                                                   const ReceiptCodec& codec) {
   grpc::ByteBuffer buffer = bytes;
   grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return Malformed();
+  if (!reader.status().ok()) return MalformedRequest();
   CodedInputStream input(&reader);
   ParsedConsume parsed;
   bool found = false;
   while (const uint32_t tag = input.ReadTag()) {
     if (tag == kRequestId) {
       uint64_t value;
-      if (!input.ReadVarint64(&value)) return Malformed();
+      if (!input.ReadVarint64(&value)) return MalformedRequest();
       parsed.request_id = static_cast<int64_t>(value);
       continue;
     }
-    if (tag < kInit || tag > kDrain || (tag & 7) != kLengthDelimited) {
-      return MakeNotBuiltError(absl::StrCat("field ", tag >> 3, " of the request"));
-    }
+    if (tag < kInit || tag > kDrain || WireTypeOfTag(tag) != kLengthDelimited) return UnknownField(tag);
     if (std::exchange(found, true)) {
       return MakeError(ErrorReason::kInvalidField, "a message carries one request");
     }
     uint32_t length;
-    if (!input.ReadVarint32(&length) || length > bytes.Length()) return Malformed();
+    if (!input.ReadVarint32(&length) || length > bytes.Length()) return MalformedRequest();
     const auto limit = input.PushLimit(static_cast<int>(length));
     if (auto status = ReadRequest(tag, &input, codec, &parsed); !status.ok()) return status;
     // A cut request ends where the bytes do, before its limit.
-    if (input.BytesUntilLimit() != 0) return Malformed();
+    if (input.BytesUntilLimit() != 0) return MalformedRequest();
     input.PopLimit(limit);
   }
-  if (!input.ConsumedEntireMessage()) return Malformed();
+  if (!input.ConsumedEntireMessage()) return MalformedRequest();
   if (!found) return MakeError(ErrorReason::kInvalidField, "the message carries no request");
   return parsed;
 }

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "server/api/death_codec.h"
+#include "server/api/wire_format.h"
 #include "server/base/check.h"
 #include "server/model/limits.h"
 #include "sluice/v1/delivery.pb.h"
@@ -17,41 +18,20 @@ namespace {
 constexpr size_t kShareBytesMin = 4 * kKiB;
 
 // Tag and length of the message that deliveries are wrapped in.
-constexpr size_t kWrappingBytesMax = 1 + 10;
+constexpr size_t kWrappingBytesMax = 1 + kVarintBytesMax;
 
-enum WireType : int { kVarint = 0, kLengthDelimited = 2 };
-constexpr char Tag(int field, WireType type) { return static_cast<char>(field << 3 | type); }
-
-constexpr char kDeliveries = Tag(1, kLengthDelimited);
+constexpr char kDeliveries = ShortTag(1, kLengthDelimited);
 // Fields of sluice.v1.Delivery.
-constexpr char kReceipt = Tag(1, kLengthDelimited);
-constexpr char kMessage = Tag(2, kLengthDelimited);
-constexpr char kQueue = Tag(3, kLengthDelimited);
-constexpr char kAttempt = Tag(4, kVarint);
-constexpr char kDeliveryCount = Tag(5, kVarint);
-constexpr char kLeaseExpiresAt = Tag(6, kLengthDelimited);
-constexpr char kMaybeRedelivered = Tag(7, kVarint);
+constexpr char kReceipt = ShortTag(1, kLengthDelimited);
+constexpr char kMessage = ShortTag(2, kLengthDelimited);
+constexpr char kQueue = ShortTag(3, kLengthDelimited);
+constexpr char kAttempt = ShortTag(4, kVarint);
+constexpr char kDeliveryCount = ShortTag(5, kVarint);
+constexpr char kLeaseExpiresAt = ShortTag(6, kLengthDelimited);
+constexpr char kMaybeRedelivered = ShortTag(7, kVarint);
 // Fields of google.protobuf.Timestamp.
-constexpr char kSeconds = Tag(1, kVarint);
-constexpr char kNanos = Tag(2, kVarint);
-
-size_t VarintBytes(uint64_t value) {
-  size_t bytes = 1;
-  while (value >= 0x80) {
-    value >>= 7;
-    ++bytes;
-  }
-  return bytes;
-}
-
-char* PutVarint(uint64_t value, char* out) {
-  while (value >= 0x80) {
-    *out++ = static_cast<char>(value | 0x80);
-    value >>= 7;
-  }
-  *out++ = static_cast<char>(value);
-  return out;
-}
+constexpr char kSeconds = ShortTag(1, kVarint);
+constexpr char kNanos = ShortTag(2, kVarint);
 
 uint64_t SecondsOf(int64_t ms) { return static_cast<uint64_t>(ms / kSecondMs); }
 uint64_t NanosOf(int64_t ms) { return static_cast<uint64_t>(ms % kSecondMs) * 1'000'000; }
@@ -148,7 +128,7 @@ char* DeliveryAssembly::WriteHeader(const Part& part, char* out) const {
 grpc::ByteBuffer DeliveryAssembly::Finish() {
   if (wrapped_in_ != 0 && !parts_.empty()) {
     char wrapping[kWrappingBytesMax];
-    wrapping[0] = Tag(wrapped_in_, kLengthDelimited);
+    wrapping[0] = ShortTag(wrapped_in_, kLengthDelimited);
     fields_.append(wrapping, PutVarint(bytes_, wrapping + 1));
   }
   // One allocation holds all that is copied; shared payloads lie between its sub-slices.

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
 #include "server/api/utf8.h"
+#include "server/api/wire_format.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
 #include "server/model/ids.h"
@@ -14,8 +15,6 @@
 
 namespace sluice::api {
 namespace {
-
-enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5 };
 
 // Field numbers of sluice.v1.Message.
 enum MessageField : uint32_t {
@@ -59,9 +58,9 @@ class WireReader {
   }
   bool ReadTag(uint32_t* field, uint32_t* type) {
     uint64_t tag;
-    if (!ReadVarint(&tag) || tag > UINT32_MAX || (tag >> 3) == 0) return false;
-    *field = static_cast<uint32_t>(tag >> 3);
-    *type = static_cast<uint32_t>(tag & 7);
+    if (!ReadVarint(&tag) || tag > UINT32_MAX || FieldOfTag(static_cast<uint32_t>(tag)) == 0) return false;
+    *field = FieldOfTag(static_cast<uint32_t>(tag));
+    *type = WireTypeOfTag(static_cast<uint32_t>(tag));
     return true;
   }
   bool ReadBytes(std::string_view* bytes) {

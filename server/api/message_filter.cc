@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
+#include "server/api/wire_format.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
@@ -22,11 +23,11 @@ using google::protobuf::internal::WireFormatLite;
 // Beyond any message's age: a server is not that old.
 constexpr int64_t kAgeMsMax = 100 * 366 * kDayMs;
 
-constexpr uint32_t LengthDelimited(uint32_t field) { return field << 3 | 2; }
-constexpr uint32_t kAttributesTag = LengthDelimited(v1::Message::kAttributesFieldNumber);
-constexpr uint32_t kGroupTag = LengthDelimited(v1::Message::kGroupFieldNumber);
-constexpr uint32_t kEntryKeyTag = LengthDelimited(1);
-constexpr uint32_t kEntryValueTag = LengthDelimited(2);
+constexpr uint32_t kAttributesTag =
+    MakeTag(v1::Message::kAttributesFieldNumber, kLengthDelimited);
+constexpr uint32_t kGroupTag = MakeTag(v1::Message::kGroupFieldNumber, kLengthDelimited);
+constexpr uint32_t kEntryKeyTag = MakeTag(1, kLengthDelimited);
+constexpr uint32_t kEntryValueTag = MakeTag(2, kLengthDelimited);
 
 std::string Below(std::string_view path, std::string_view field) {
   return absl::StrCat(ToAbsl(path), ".", ToAbsl(field));

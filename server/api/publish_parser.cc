@@ -11,6 +11,7 @@
 #include "server/api/field_checks.h"
 #include "server/api/message_check.h"
 #include "server/api/utf8.h"
+#include "server/api/wire_format.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
@@ -21,9 +22,6 @@ namespace {
 
 using google::protobuf::io::CodedInputStream;
 
-enum WireType : uint32_t { kVarint = 0, kLengthDelimited = 2 };
-constexpr uint32_t MakeTag(uint32_t field, WireType type) { return field << 3 | type; }
-
 constexpr uint32_t kRequestQueue = MakeTag(1, kLengthDelimited);
 constexpr uint32_t kRequestExchange = MakeTag(2, kLengthDelimited);
 constexpr uint32_t kRequestMessages = MakeTag(3, kLengthDelimited);
@@ -33,14 +31,6 @@ constexpr uint32_t kStreamInit = MakeTag(1, kLengthDelimited);
 constexpr uint32_t kStreamBatch = MakeTag(2, kLengthDelimited);
 constexpr uint32_t kBatchFirstSequence = MakeTag(1, kVarint);
 constexpr uint32_t kBatchMessages = MakeTag(2, kLengthDelimited);
-
-absl::Status Malformed() {
-  return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
-}
-
-absl::Status NotKnown(uint32_t tag) {
-  return MakeNotBuiltError(absl::StrCat("field ", tag >> 3, " of the request"));
-}
 
 // The length of a field that follows; false if it goes beyond the input. Lengths are checked before
 // anything is allocated.
@@ -187,12 +177,12 @@ absl::Status ReadRequestFields(CodedInputStream* input, int64_t bytes_total,
     } else if (tag == kRequestWaitWhenFull) {
       read = ReadDuration(input, bytes_total, &wait);
     } else {
-      return NotKnown(tag);
+      return UnknownField(tag);
     }
-    if (!read) return Malformed();
+    if (!read) return MalformedRequest();
   }
   // ReadTag answers 0 both at the end and at a broken tag.
-  if (!input->ConsumedEntireMessage()) return Malformed();
+  if (!input->ConsumedEntireMessage()) return MalformedRequest();
   const auto wait_ms = ToMs("wait_when_full", wait, 0, kWaitWhenFullMsMax);
   if (!wait_ms.ok()) return wait_ms.status();
   publish->wait_when_full_ms = *wait_ms;
@@ -207,7 +197,7 @@ absl::Status CheckTarget(const broker::Publish& publish) {
 absl::Status ReadBatch(CodedInputStream* input, int64_t bytes_total, std::string_view exchange,
                        const MessageRules& rules, ParsedBatch* batch) {
   uint32_t length;
-  if (!ReadLength(input, bytes_total, &length)) return Malformed();
+  if (!ReadLength(input, bytes_total, &length)) return MalformedRequest();
   const auto limit = input->PushLimit(static_cast<int>(length));
   MessageReader messages(bytes_total, rules);
   messages.SetExchange(exchange);
@@ -220,11 +210,11 @@ absl::Status ReadBatch(CodedInputStream* input, int64_t bytes_total, std::string
       read = input->ReadVarint64(&value);
       batch->first_sequence = static_cast<int64_t>(value);
     } else {
-      return NotKnown(tag);
+      return UnknownField(tag);
     }
-    if (!read) return Malformed();
+    if (!read) return MalformedRequest();
   }
-  if (!input->ConsumedEntireMessage()) return Malformed();
+  if (!input->ConsumedEntireMessage()) return MalformedRequest();
   input->PopLimit(limit);
   batch->message_count = messages.count();
   batch->status = messages.Finish();
@@ -242,7 +232,7 @@ absl::StatusOr<broker::Publish> ParsePublishRequest(const grpc::ByteBuffer& byte
   const auto read = [&] {
     grpc::ByteBuffer buffer = bytes;  // shares the slices; the reader wants it mutable
     grpc::ProtoBufferReader reader(&buffer);
-    if (!reader.status().ok()) return Malformed();
+    if (!reader.status().ok()) return MalformedRequest();
     CodedInputStream input(&reader);
     return ReadRequestFields(&input, bytes_total, &publish, &messages);
   };
@@ -263,7 +253,7 @@ absl::StatusOr<ParsedStreamRequest> ParseStreamRequest(const grpc::ByteBuffer& b
                                                        const MessageRules& rules) {
   grpc::ByteBuffer buffer = bytes;
   grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return Malformed();
+  if (!reader.status().ok()) return MalformedRequest();
   CodedInputStream input(&reader);
   const auto bytes_total = static_cast<int64_t>(bytes.Length());
   ParsedStreamRequest parsed;
@@ -273,17 +263,17 @@ absl::StatusOr<ParsedStreamRequest> ParseStreamRequest(const grpc::ByteBuffer& b
     }
     if (tag == kStreamInit) {
       std::string init;
-      if (!ReadString(&input, bytes_total, &init)) return Malformed();
-      if (!parsed.init.emplace().ParseFromString(init)) return Malformed();
+      if (!ReadString(&input, bytes_total, &init)) return MalformedRequest();
+      if (!parsed.init.emplace().ParseFromString(init)) return MalformedRequest();
       if (auto status = RefuseUnknownFields(*parsed.init); !status.ok()) return status;
     } else if (tag == kStreamBatch) {
       auto status = ReadBatch(&input, bytes_total, exchange, rules, &parsed.batch.emplace());
       if (!status.ok()) return status;
     } else {
-      return NotKnown(tag);
+      return UnknownField(tag);
     }
   }
-  if (!input.ConsumedEntireMessage()) return Malformed();
+  if (!input.ConsumedEntireMessage()) return MalformedRequest();
   if (!parsed.init && !parsed.batch) {
     return MakeError(ErrorReason::kInvalidField, "neither init nor batch is set");
   }

@@ -3,28 +3,15 @@
 #include <cstdint>
 #include <string>
 
+#include "server/api/wire_format.h"
 #include "server/model/ids.h"
 
 namespace sluice::api {
 namespace {
 
-constexpr char Tag(int field, int wire_type) { return static_cast<char>(field << 3 | wire_type); }
-
-size_t VarintBytes(uint64_t value) {
-  size_t bytes = 1;
-  while (value >= 0x80) {
-    value >>= 7;
-    ++bytes;
-  }
-  return bytes;
-}
-
 void AppendVarint(uint64_t value, std::string* out) {
-  while (value >= 0x80) {
-    out->push_back(static_cast<char>(value | 0x80));
-    value >>= 7;
-  }
-  out->push_back(static_cast<char>(value));
+  char bytes[kVarintBytesMax];
+  out->append(bytes, PutVarint(value, bytes));
 }
 
 // Outer tag and length, id, duplicate, one byte of routed_queues.
@@ -35,21 +22,21 @@ void AppendResult(const broker::PublishedMessage& message, std::string* out) {
   const bool has_id = HasId(message);
   const size_t bytes = (has_id ? 2 + kMessageIdBytes : 0) + (message.duplicate ? 2 : 0) +
                        (routed != 0 ? 1 + VarintBytes(routed) : 0);
-  out->push_back(Tag(1, 2));
+  out->push_back(ShortTag(1, kLengthDelimited));
   AppendVarint(bytes, out);
   if (has_id) {
-    out->push_back(Tag(1, 2));
+    out->push_back(ShortTag(1, kLengthDelimited));
     AppendVarint(kMessageIdBytes, out);
     char id[kMessageIdBytes];
     WriteMessageId(message.id, id);
     out->append(id, kMessageIdBytes);
   }
   if (message.duplicate) {
-    out->push_back(Tag(2, 0));
+    out->push_back(ShortTag(2, kVarint));
     out->push_back(1);
   }
   if (routed != 0) {
-    out->push_back(Tag(3, 0));
+    out->push_back(ShortTag(3, kVarint));
     AppendVarint(routed, out);
   }
 }

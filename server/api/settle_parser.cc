@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/api/field_checks.h"
+#include "server/api/wire_format.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
 
@@ -14,12 +15,8 @@ namespace {
 
 using google::protobuf::io::CodedInputStream;
 
-constexpr uint32_t kQueueTag = 1 << 3 | 2;
-constexpr uint32_t kReceiptsTag = 2 << 3 | 2;
-
-absl::Status Malformed() {
-  return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
-}
+constexpr uint32_t kQueueTag = MakeTag(1, kLengthDelimited);
+constexpr uint32_t kReceiptsTag = MakeTag(2, kLengthDelimited);
 
 absl::StatusOr<broker::SettleItem> ToSettleItem(const v1::NackItem& item, std::string_view path) {
   if (item.reason().size() > kNackReasonBytesMax) {
@@ -86,22 +83,22 @@ absl::StatusOr<ParsedReceipts> ReadAckRequest(CodedInputStream* input, std::stri
   std::string queue;
   while (const uint32_t tag = input->ReadTag()) {
     if (tag != kQueueTag && tag != kReceiptsTag) {
-      return MakeNotBuiltError(PathTo(path, absl::StrCat("field ", tag >> 3)));
+      return MakeNotBuiltError(PathTo(path, absl::StrCat("field ", FieldOfTag(tag))));
     }
     uint32_t length;
-    if (!input->ReadVarint32(&length) || length > kRequestBytesMax) return Malformed();
+    if (!input->ReadVarint32(&length) || length > kRequestBytesMax) return MalformedRequest();
     char receipt[kReceiptBytes];
     if (tag == kQueueTag) {
-      if (!input->ReadString(&queue, static_cast<int>(length))) return Malformed();
+      if (!input->ReadString(&queue, static_cast<int>(length))) return MalformedRequest();
     } else if (length == kReceiptBytes) {
-      if (!input->ReadRaw(receipt, kReceiptBytes)) return Malformed();
+      if (!input->ReadRaw(receipt, kReceiptBytes)) return MalformedRequest();
       collector.Add({receipt, kReceiptBytes});
     } else {
-      if (!input->Skip(static_cast<int>(length))) return Malformed();
+      if (!input->Skip(static_cast<int>(length))) return MalformedRequest();
       collector.Add({});
     }
   }
-  if (!input->ConsumedEntireMessage()) return Malformed();
+  if (!input->ConsumedEntireMessage()) return MalformedRequest();
   if (auto status = collector.CheckCount(PathTo(path, "receipts")); !status.ok()) return status;
   ParsedReceipts parsed = collector.Take();
   parsed.queue = std::move(queue);
@@ -112,7 +109,7 @@ absl::StatusOr<ParsedReceipts> ParseAckRequest(const grpc::ByteBuffer& bytes,
                                                const ReceiptCodec& codec) {
   grpc::ByteBuffer buffer = bytes;
   grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return Malformed();
+  if (!reader.status().ok()) return MalformedRequest();
   CodedInputStream input(&reader);
   auto parsed = ReadAckRequest(&input, {}, codec);
   if (!parsed.ok()) return parsed;

@@ -12,6 +12,7 @@
 #include "server/api/field_checks.h"
 #include "server/api/publish_parser.h"
 #include "server/api/settle_parser.h"
+#include "server/api/wire_format.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
 #include "server/model/limits.h"
@@ -22,13 +23,9 @@ namespace {
 
 using google::protobuf::io::CodedInputStream;
 
-constexpr uint32_t kAcksTag = 1 << 3 | 2;
-constexpr uint32_t kNacksTag = 2 << 3 | 2;
-constexpr uint32_t kPublishesTag = 3 << 3 | 2;
-
-absl::Status Malformed() {
-  return MakeError(ErrorReason::kInvalidField, "the request is not well-formed protobuf");
-}
+constexpr uint32_t kAcksTag = MakeTag(1, kLengthDelimited);
+constexpr uint32_t kNacksTag = MakeTag(2, kLengthDelimited);
+constexpr uint32_t kPublishesTag = MakeTag(3, kLengthDelimited);
 
 // An error about a field of a request that stands at `path` in a larger one.
 absl::Status Below(const std::string& path, const absl::Status& status) {
@@ -49,13 +46,13 @@ class TransactReader {
   absl::Status Read(CodedInputStream* input) {
     while (const uint32_t tag = input->ReadTag()) {
       if (tag != kAcksTag && tag != kNacksTag && tag != kPublishesTag) {
-        return MakeNotBuiltError(absl::StrCat("field ", tag >> 3, " of the request"));
+        return UnknownField(tag);
       }
       uint32_t length;
       std::string part;
       if (!input->ReadVarint32(&length) || length > kRequestBytesMax ||
           !input->ReadString(&part, static_cast<int>(length))) {
-        return Malformed();
+        return MalformedRequest();
       }
       const absl::Status status = tag == kAcksTag    ? ReadAcks(part)
                                   : tag == kNacksTag ? ReadNacks(part)
@@ -63,7 +60,7 @@ class TransactReader {
       if (!status.ok()) return status;
     }
     // ReadTag answers 0 both at the end and at a broken tag.
-    if (!input->ConsumedEntireMessage()) return Malformed();
+    if (!input->ConsumedEntireMessage()) return MalformedRequest();
     if (settled_ == 0 && published_ == 0) {
       return MakeError(ErrorReason::kInvalidField, "acks, nacks and publishes are all empty");
     }
@@ -84,7 +81,7 @@ class TransactReader {
   absl::Status ReadNacks(const std::string& bytes) {
     const std::string path = absl::StrCat("nacks[", command_.nacks.size(), "]");
     v1::NackRequest request;
-    if (!request.ParseFromString(bytes)) return Malformed();
+    if (!request.ParseFromString(bytes)) return MalformedRequest();
     const auto& unknown = request.GetReflection()->GetUnknownFields(request);
     if (!unknown.empty()) {
       return MakeNotBuiltError(absl::StrCat(path, ".field ", unknown.field(0).number()));
@@ -147,7 +144,7 @@ absl::StatusOr<broker::TransactCommand> ParseTransactRequest(const grpc::ByteBuf
                                                              const ReceiptCodec& receipts) {
   grpc::ByteBuffer buffer = bytes;  // shares the slices; the reader wants it mutable
   grpc::ProtoBufferReader reader(&buffer);
-  if (!reader.status().ok()) return Malformed();
+  if (!reader.status().ok()) return MalformedRequest();
   CodedInputStream input(&reader);
   TransactReader transaction(rules, receipts);
   if (auto status = transaction.Read(&input); !status.ok()) return status;
