@@ -112,14 +112,7 @@ TEST_F(CombinationsTest, DeadLettersKeepGroupPriorityAndOrderAndComeBackSo) {
   for (const v1::Delivery& delivery : open) {
     Nack("dead", delivery.receipt(), v1::NACK_ACTION_RELEASE);
   }
-  auto context = NewContext();
-  v1::RedriveMessagesRequest request;
-  request.set_queue("dead");
-  auto reader = client_->admin->RedriveMessages(context.get(), request);
-  v1::RedriveMessagesResponse last;
-  for (v1::RedriveMessagesResponse response; reader->Read(&response);) last = response;
-  ASSERT_THAT(reader->Finish(), IsOk());
-  EXPECT_EQ(last.moved(), 6);
+  EXPECT_EQ(Redrive("dead").moved(), 6);
   KillAndRestart();
   EXPECT_THAT(Drain("q"), ElementsAre("m4", "m5", "m0", "m1", "m2", "m3"));
 }

@@ -45,13 +45,6 @@ class ConsumersTest : public FeatureTest {
     v1::ReceiveResponse response;
     return CallQueues(&QueueService::Stub::Receive, request, &response);
   }
-  grpc::Status TrySubscribe(const v1::SubscribeRequest& request) {
-    auto context = NewContext();
-    auto reader = client_->queues->Subscribe(context.get(), request);
-    v1::SubscribeResponse response;
-    while (reader->Read(&response)) context->TryCancel();
-    return reader->Finish();
-  }
 };
 
 // ---- exclusive

@@ -182,6 +182,25 @@ std::vector<std::string> FeatureTest::Drain(const std::string& queue) {
   }
 }
 
+grpc::Status FeatureTest::TrySubscribe(const v1::SubscribeRequest& request) {
+  auto context = NewContext();
+  auto reader = client_->queues->Subscribe(context.get(), request);
+  v1::SubscribeResponse response;
+  while (reader->Read(&response)) context->TryCancel();
+  return reader->Finish();
+}
+
+v1::RedriveMessagesResponse FeatureTest::Redrive(const std::string& queue) {
+  auto context = NewContext();
+  v1::RedriveMessagesRequest request;
+  request.set_queue(queue);
+  auto reader = client_->admin->RedriveMessages(context.get(), request);
+  v1::RedriveMessagesResponse last;
+  for (v1::RedriveMessagesResponse response; reader->Read(&response);) last = response;
+  EXPECT_THAT(reader->Finish(), IsOk());
+  return last;
+}
+
 void FeatureTest::AwaitReady(const std::string& queue, int64_t count) {
   ASSERT_TRUE(WaitUntil([&] { return Stats(queue).ready() == count; }))
       << queue << ": " << Stats(queue).ShortDebugString();

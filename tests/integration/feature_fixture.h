@@ -53,6 +53,10 @@ class FeatureTest : public ServerTest {
   void FailOnce(const std::string& queue, v1::NackAction action = v1::NACK_ACTION_RETRY);
   // Takes and acks until nothing is left to take at once; the bodies.
   std::vector<std::string> Drain(const std::string& queue);
+  // How the stream ends that is cancelled as soon as it has begun.
+  grpc::Status TrySubscribe(const v1::SubscribeRequest& request);
+  // All that may be moved; the last report.
+  v1::RedriveMessagesResponse Redrive(const std::string& queue);
   // Waits until the queue has so many ready messages, and fails the test if it never has.
   void AwaitReady(const std::string& queue, int64_t count);
 

@@ -22,13 +22,6 @@ class RequestReplyTest : public FeatureTest {
     v1::GetQueueResponse response;
     return CallAdmin(&AdminService::Stub::GetQueue, request, &response).ok();
   }
-  grpc::Status TrySubscribe(const v1::SubscribeRequest& request) {
-    auto context = NewContext();
-    auto reader = client_->queues->Subscribe(context.get(), request);
-    v1::SubscribeResponse response;
-    while (reader->Read(&response)) context->TryCancel();
-    return reader->Finish();
-  }
 };
 
 TEST_F(RequestReplyTest, ARequestIsAnsweredIntoTheQueueOfTheOneWhoAsked) {

@@ -25,10 +25,7 @@ absl::Status Measure(Run& run, Report& report) {
   if (!run.Check().ok()) return run.Check();
   report.checked = ledger.figures();
   report.checked.published = producers.confirmed();
-  const absl::StatusOr<int64_t> stored = run.queues().CountMessages();
-  if (!stored.ok()) return stored.status();
-  report.left_over = *stored;
-  return absl::OkStatus();
+  return CountLeftOver(run, report);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "client/cli/bench/consumers.h"
 #include "client/cli/bench/modes.h"
 #include "client/cli/bench/producers.h"
+#include "client/cli/bench/steps.h"
 #include "client/cli/bench/subscribers.h"
 
 namespace sluice::cli::bench {
@@ -85,9 +86,7 @@ absl::Status MeasureIdle(Run& run, Report& report) {
                     beside.latency.p99 / std::max(alone.latency.p99, 1.0)}};
   report.checked = ledger.figures();
   report.checked.published = producers.confirmed();
-  const absl::StatusOr<int64_t> stored = run.queues().CountMessages();
-  if (!stored.ok()) return stored.status();
-  report.left_over = *stored;
+  if (auto status = CountLeftOver(run, report); !status.ok()) return status;
   return run.Check();
 }
 

@@ -1,6 +1,7 @@
 // `sluice bench many-queues`: publishing over many queues at random, and to one for comparison.
 #include "client/cli/bench/modes.h"
 #include "client/cli/bench/producers.h"
+#include "client/cli/bench/steps.h"
 
 namespace sluice::cli::bench {
 namespace {
@@ -39,10 +40,7 @@ absl::Status Measure(Run& run, Report& report) {
   if (!run.Check().ok()) return run.Check();
   report.ratios.push_back(
       {"many_to_one", to_many.MessagesPerSecond() / std::max(to_one.MessagesPerSecond(), 1.0)});
-  const absl::StatusOr<int64_t> stored = run.queues().CountMessages();
-  if (!stored.ok()) return stored.status();
-  report.left_over = *stored;
-  return absl::OkStatus();
+  return CountLeftOver(run, report);
 }
 
 }  // namespace

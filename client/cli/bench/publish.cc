@@ -1,6 +1,7 @@
 // `sluice bench publish`: producers alone.
 #include "client/cli/bench/modes.h"
 #include "client/cli/bench/producers.h"
+#include "client/cli/bench/steps.h"
 
 namespace sluice::cli::bench {
 namespace {
@@ -22,10 +23,7 @@ absl::Status Measure(Run& run, Report& report) {
   report.rows.push_back(producers.Publish(run.MeasuredPhase()).AsRow("publish"));
   if (!run.Check().ok()) return run.Check();
   report.checked.published = producers.confirmed();
-  const absl::StatusOr<int64_t> stored = run.queues().CountMessages();
-  if (!stored.ok()) return stored.status();
-  report.left_over = *stored;
-  return absl::OkStatus();
+  return CountLeftOver(run, report);
 }
 
 }  // namespace

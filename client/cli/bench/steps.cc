@@ -72,4 +72,10 @@ std::vector<Row> Flow(Run& run, Producers& producers, const std::string& queue, 
            .latency = delivered.ack.Summary()}};
 }
 
+absl::Status CountLeftOver(Run& run, Report& report) {
+  const absl::StatusOr<int64_t> stored = run.queues().CountMessages();
+  if (stored.ok()) report.left_over = *stored;
+  return stored.status();
+}
+
 }  // namespace sluice::cli::bench

@@ -30,6 +30,9 @@ std::vector<Row> Flow(Run& run, Producers& producers, const std::string& queue, 
                       const std::optional<Phase>& warm_up, const Phase& phase,
                       const std::string& work);
 
+// What the server still holds in the run's queues when all is done, into the report.
+absl::Status CountLeftOver(Run& run, Report& report);
+
 }  // namespace sluice::cli::bench
 
 #endif  // SLUICE_CLIENT_CLI_BENCH_STEPS_H_
