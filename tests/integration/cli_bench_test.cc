@@ -6,7 +6,7 @@
 #include <csignal>
 #include <thread>
 
-#include "tests/integration/fixture.h"
+#include "tests/integration/feature_fixture.h"
 #include "tests/support/command.h"
 
 namespace sluice::testing {
@@ -26,7 +26,7 @@ double Number(const Struct& object, const std::string& name) {
   return object.fields().contains(name) ? object.fields().at(name).number_value() : -1;
 }
 
-class CliBenchTest : public ServerTest {
+class CliBenchTest : public FeatureTest {
  protected:
   CommandResult Run(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), {"--json", "bench"});
@@ -83,6 +83,17 @@ class CliBenchTest : public ServerTest {
     return names;
   }
 };
+
+TEST_F(CliBenchTest, EachConfirmHasWaitedForASync) {
+  const auto syncs = [&] { return Metric("sluice_commit_sync_seconds_count", {}); };
+  constexpr int kMessages = 300;
+  const double before = syncs();
+  ASSERT_GE(before, 0);
+  // One at a time: no two of them can share a sync.
+  Measure({"publish", "--unary", "--producers", "1", "--in-flight", "1", "--count",
+           std::to_string(kMessages), "--warmup", "0s"});
+  EXPECT_GE(syncs() - before, kMessages);
+}
 
 TEST_F(CliBenchTest, PublishConfirmsAll) {
   const Struct figures = Measure({"publish", "--count", "2000", "--size", "100"});

@@ -1,0 +1,66 @@
+// What `sluice bench` counts as confirmed is on the disk: it is still there when the power goes right
+// after the last confirm.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/support/client.h"
+#include "tests/support/command.h"
+#include "tests/support/loop_disk.h"
+#include "tests/support/server_process.h"
+
+namespace sluice::testing {
+namespace {
+
+using v1::AdminService;
+
+constexpr int64_t kDiskBytes = int64_t{2} << 30;  // a sparse file: takes what is written
+constexpr int64_t kMessages = 40'000;
+
+class BenchPower : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto disk = LoopDisk::Make(kDiskBytes);
+    if (absl::IsUnavailable(disk.status())) GTEST_SKIP() << disk.status().message();
+    ASSERT_TRUE(disk.ok()) << disk.status();
+    disk_ = *std::move(disk);
+    server_ = std::make_unique<ServerProcess>(
+        std::vector<std::string>{"--data-dir", disk_->path() + "/data"});
+    ASSERT_TRUE(server_->Start().ok());
+  }
+  void TearDown() override { server_.reset(); }  // before its disk
+
+  // Publishes kMessages, loses power, and says how many the restarted server has.
+  int64_t LeftAfterAPowerLoss(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"bench", "publish", "--queue", "kept", "--keep", "--count",
+                                         std::to_string(kMessages), "--warmup", "0s"});
+    const CommandResult result = RunSluice(server_->address(), arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_TRUE(disk_->LosePower().ok());
+    server_->Kill();
+    EXPECT_TRUE(disk_->Remount().ok());
+    EXPECT_TRUE(server_->Start().ok()) << server_->Log();
+    Client client(server_->address());
+    v1::GetQueueRequest request;
+    request.set_queue("kept");
+    v1::GetQueueResponse response;
+    EXPECT_TRUE(Call(client.admin, &AdminService::Stub::GetQueue, request, &response).ok());
+    return response.queue().stats().ready();
+  }
+
+  std::unique_ptr<LoopDisk> disk_;
+  std::unique_ptr<ServerProcess> server_;
+};
+
+TEST_F(BenchPower, StreamedPublishesThatWereConfirmedAreThere) {
+  EXPECT_EQ(LeftAfterAPowerLoss({"--window", "10000"}), kMessages);
+}
+
+TEST_F(BenchPower, SinglePublishesThatWereConfirmedAreThere) {
+  EXPECT_EQ(LeftAfterAPowerLoss({"--unary", "--in-flight", "200"}), kMessages);
+}
+
+}  // namespace
+}  // namespace sluice::testing
