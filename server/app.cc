@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -70,6 +71,7 @@ api::ServerOptions ApiOptions(const config::Settings& settings, std::string_view
                               const std::string& server_id) {
   api::ServerOptions options;
   options.listen = settings.listen.ToString();
+  options.polling_threads = config::GrpcThreads(settings, std::thread::hardware_concurrency());
   options.connection_age_ms_max = settings.connection_age_ms_max;
   options.connection_age_grace_ms = settings.connection_age_grace_ms;
   options.body_bytes_max = settings.body_bytes_max;

@@ -175,6 +175,20 @@ std::vector<Setting> AllSettings() {
                  "sooner [1h]",
                  ToDuration(&Settings::connection_age_grace_ms, kConnectionGraceMsMin,
                             kConnectionAgeMsMax)});
+  all.push_back({"grpc-threads", false, "N",
+                 absl::StrCat("threads that serve connections, 1 to ", kGrpcThreadsMax,
+                              "; more serve more clients at once where cores are free "
+                              "[a quarter of the cores]"),
+                 [](const std::string& value, Settings* settings) {
+                   int32_t threads = 0;
+                   if (!absl::SimpleAtoi(value, &threads) || threads < 1 ||
+                       threads > kGrpcThreadsMax) {
+                     return Problem(absl::StrCat("'", value, "' is not a number from 1 to ",
+                                                 kGrpcThreadsMax));
+                   }
+                   settings->grpc_threads = threads;
+                   return absl::OkStatus();
+                 }});
   all.push_back({"log-level", false, "LEVEL", "debug, info, warning or error [info]",
                  [](const std::string& value, Settings* settings) {
                    const std::optional<LogLevel> level = ParseLogLevel(value);

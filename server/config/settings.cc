@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/strings.h"
@@ -49,6 +51,12 @@ absl::StatusOr<Address> ParseAddress(std::string_view text) {
   uint32_t port = 0;
   if (!absl::SimpleAtoi(ToAbsl(text.substr(colon + 1)), &port) || port > UINT16_MAX) return refuse();
   return Address{std::string(host), static_cast<uint16_t>(port)};
+}
+
+int32_t GrpcThreads(const Settings& settings, uint32_t cores) {
+  constexpr uint32_t kCoresPerThread = 4;
+  if (settings.grpc_threads > 0) return settings.grpc_threads;
+  return std::clamp(static_cast<int32_t>(cores / kCoresPerThread), 1, kGrpcThreadsMax);
 }
 
 absl::Status Validate(const Settings& settings) {

@@ -52,6 +52,20 @@ TEST_F(CommandLineTest, DefaultsAreLoopbackAndTheDocumentedPorts) {
   EXPECT_FALSE(parsed->text);
 }
 
+TEST_F(CommandLineTest, GrpcThreadsFollowTheCoresUnlessTheyAreSet) {
+  const Settings defaults;
+  EXPECT_EQ(GrpcThreads(defaults, 0), 1) << "not known";
+  EXPECT_EQ(GrpcThreads(defaults, 2), 1);
+  EXPECT_EQ(GrpcThreads(defaults, 16), 4);
+  EXPECT_EQ(GrpcThreads(defaults, 10'000), kGrpcThreadsMax);
+  const auto parsed = Parse({"--grpc-threads", "7"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(GrpcThreads(parsed->settings, 2), 7);
+  for (const char* value : {"0", "65", "-1", "many", ""}) {
+    EXPECT_THAT(Refusal({"--grpc-threads", value}), HasSubstr("from 1 to 64")) << value;
+  }
+}
+
 TEST_F(CommandLineTest, FlagBeatsEnvironmentBeatsFileBeatsDefault) {
   const std::string file = File("data_dir: from-file\nlog_level: error\nbody_bytes_max: 2MiB\n");
   variables_ = {{"SLUICE_DATA_DIR", "from-environment"}, {"SLUICE_LOG_LEVEL", "warning"}};
