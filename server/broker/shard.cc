@@ -202,7 +202,7 @@ void Shard::AppendTurn(Now now) {
   effects_ = {};
   if (changed) {
     storage::Batch batch = std::move(batch_);
-    batch_ = storage::Batch();
+    batch_ = storage::Batch(batch.bytes());  // turns resemble each other
     batch.SetHeader({options_.shard, /*term=*/1, last_lsn_, now.engine_ms, durable_lsn_});
     port_->Append(std::move(batch));
   }

@@ -1,5 +1,6 @@
 #include "server/storage/batch.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -40,7 +41,11 @@ absl::Status Garbled(std::string_view what) {
 
 }  // namespace
 
-Batch::Batch() : record_(kHeaderBytes, '\0') { SetHeader(header_); }
+Batch::Batch(size_t bytes_expected) {
+  record_.reserve(std::max(bytes_expected, kHeaderBytes));
+  record_.resize(kHeaderBytes);
+  SetHeader(header_);
+}
 
 void Batch::Begin(uint8_t op, Family family) {
   ++rows_;

@@ -33,7 +33,8 @@ class Batch {
  public:
   static constexpr uint8_t kFormatVersion = 1;
 
-  Batch();
+  // `bytes_expected`: growing to it costs no copies.
+  explicit Batch(size_t bytes_expected = 0);
   Batch(Batch&&) = default;
   Batch& operator=(Batch&&) = default;
 
