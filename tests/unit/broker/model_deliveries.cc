@@ -39,6 +39,7 @@ void FeatureModel::BeginTurn() {
   in_turn_ = true;
   known_ = durable_lsn == appended_lsn;
   exact_ = true;
+  nothing_is_read_ = false;
   durable_before_ = durable_lsn;
   NoteCredit();
   granted_.clear();
@@ -150,6 +151,7 @@ void FeatureModel::StartBoot() {
   granted_.clear();
   changed_now_.clear();
   passed_over_.clear();
+  aged_passes_.clear();
   recent_configs_.clear();
   appended_lsn = durable_lsn;
   read_through_lsn_ = 0;
@@ -162,7 +164,6 @@ void FeatureModel::StartBoot() {
   for (auto& [qid, queue] : ledger.queues) {
     Used(queue);
     queue.deepest = queue.messages;
-    queue.bytes_near = true;
     for (LedgerLane& lane : queue.lanes) {
       for (auto& [seq, message] : lane.unsettled) {
         message->leased = false;

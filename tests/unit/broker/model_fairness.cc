@@ -9,6 +9,8 @@ namespace {
 
 // A queue that was never deeper keeps all that came in this boot in memory.
 constexpr int64_t kDepthInMemory = 60;
+// Of one message, before it is read: in the turn that asks for the read.
+constexpr int kPassesUnreadMax = 1;
 
 }  // namespace
 
@@ -106,8 +108,16 @@ void FeatureModel::CheckAging() {
         }
         // Only where priority alone would say otherwise. A head that has to be read first counts
         // as new until then, so that now and then one is passed over: how often, the test says.
-        if (rank(*message) > rank(granted) && granted.at.lane < lane) {
+        // It may also have been given in this very turn, and be held back for the disk.
+        const bool may_be_held =
+            regranted_.contains(queue->qid) || seq >= queue->lanes[lane].durable_grant_bound;
+        if (rank(*message) > rank(granted) && granted.at.lane < lane && !may_be_held) {
           ++seen["passed over though aged"];
+          // The first time asks for it to be read.
+          if (nothing_is_read_ && ++aged_passes_[message] > kPassesUnreadMax) {
+            return Fail(*message, absl::StrCat("passed over though aged, by lane ",
+                                               granted.at.lane, " seq ", granted.at.seq));
+          }
         } else if (rank(granted) > rank(*message) && lane < granted.at.lane) {
           ++seen["given for its age"];
         }

@@ -188,6 +188,7 @@ void FeatureDriver::Step() {
   }
   model_.BeginTurn();
   if (!exact) model_.Blur();
+  if (world_.reads.empty()) model_.NothingIsBeingRead();
   first_of_turn_ = exact;
   deleted_now_ = false;
   const int commands = 1 + static_cast<int>(Below(4));

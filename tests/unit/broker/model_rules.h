@@ -153,7 +153,13 @@ class FeatureModel {
   void Blur() { known_ = exact_ = false; }
   bool Exact() const { return exact_; }
   // No read is under way: what is decided from now on knows all that is durable.
-  void NothingIsBeingRead() { read_through_lsn_ = durable_lsn; }
+  void NothingIsBeingRead() {
+    read_through_lsn_ = durable_lsn;
+    released_unseen_.clear();
+    nothing_is_read_ = true;
+  }
+  // What it held back for a stream comes back, and no row tells.
+  void NoteReleasedUnseen(QueueId qid) { released_unseen_.insert(qid); }
   // It was in force for a part of this turn.
   void NoteConfig(QueueId qid, const QueueConfig& config) {
     recent_configs_[qid].push_back(config);
@@ -248,7 +254,9 @@ class FeatureModel {
 
   void EndLease(LedgerMessage& message);
   bool Allows(QueueId qid, const std::function<bool(const QueueConfig&)>& rule) const;
-  static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy);
+  static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy,
+                            int64_t time_ms);
+  static bool IsPutOffTo(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   static bool Has(const LedgerMessage& message, std::initializer_list<Why> whys);
 
   std::function<void(const std::string&)> fail_;
@@ -278,6 +286,9 @@ class FeatureModel {
   std::set<LedgerMessage*> changed_now_;
   std::set<QueueId> regranted_;  // first hand-outs may be held back with further ones
   std::vector<LedgerMessage*> dropped_;
+  bool nothing_is_read_ = false;  // as far as is known since the turn began
+  std::map<const LedgerMessage*, int> aged_passes_;  // how often passed over though aged, unread
+  std::set<QueueId> released_unseen_;  // since nothing was being read
   std::map<LedgerMessage*, int64_t> passed_over_;  // by a drop, at that time
   Lsn durable_before_ = 0;  // when the turn began
   Lsn read_through_lsn_ = 0;
