@@ -210,6 +210,11 @@ std::shared_ptr<Intent> FeatureModel::Ask(LedgerMessage& message, Intent intent)
   return asked;
 }
 
+void FeatureModel::Withdraw(LedgerMessage& message, const std::shared_ptr<Intent>& intent) {
+  std::erase(message.intents, intent);
+  if (message.intents.empty()) asked_.erase(&message);
+}
+
 // Whether a receipt may act on its message (API rule 2).
 Honour FeatureModel::Judge(const LedgerQueue& queue, const Receipt& receipt) {
   const MessagePosition& at = receipt.position;

@@ -357,7 +357,10 @@ void FeatureDriver::DoTransact() {
       if (!result.ok() && !lsns.empty() && message) {
         model_.Fail(*message, "settled in a transaction that was refused");
       }
-      if (result.ok() && message && message->leased && *message->last == settle.receipt) {
+      if (!result.ok() && settle.intent) model_.Withdraw(*model_.ledger.At(settle.at), settle.intent);
+      const bool lasts = message && message->queue->exists && message->leased &&
+                         *message->last == settle.receipt;
+      if (result.ok() && lasts) {
         model_.Fail(*message, "settled in a transaction, but its lease goes on");
       }
       if (!result.ok() || settle.action != SettleAction::kAck || !message) continue;

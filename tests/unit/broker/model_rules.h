@@ -140,6 +140,8 @@ class FeatureModel {
   void AskGone(const std::string& queue) { may_go_.insert(queue); }
   void Used(LedgerQueue& queue) { queue.used_ms = queue.may_be_used_ms = now_ms; }
   std::shared_ptr<Intent> Ask(LedgerMessage& message, Intent intent);
+  // It was refused: nothing is done for it.
+  void Withdraw(LedgerMessage& message, const std::shared_ptr<Intent>& intent);
   Honour Judge(const LedgerQueue& queue, const Receipt& receipt);
   void Extend(LedgerMessage& message, int64_t until_ms);
   void TakeBack(const Receipt& receipt);
