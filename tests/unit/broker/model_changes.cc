@@ -38,10 +38,15 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
   if (!same_deaths) {
     const Deaths& deaths = copy.info.origin->deaths;
     if (deaths.empty() || deaths.front().queue != message.queue->name()) return 0;
+    // Of the wrong death it can hardly be its own; to have expired tells two of an id apart.
+    const bool by_time = deaths.front().reason == DeathReason::kExpired;
+    const bool expired = message.info.expire_ms != 0 && message.info.expire_ms <= time_ms;
+    if (by_time && !expired) return 1;
     // Those before the last one, unless it is counted with one of them.
     static const Deaths kNone;
     const Deaths& before = message.info.origin ? message.info.origin->deaths : kNone;
-    return std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end()) ? 4 : 3;
+    const bool all = std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end());
+    return (all ? 4 : 3) + (by_time ? 1 : 0);
   }
   return Has(message, {Why::kMove}) && copy.info.expire_ms == 0 ? 2 : 0;
 }

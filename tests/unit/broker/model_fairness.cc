@@ -107,7 +107,7 @@ void FeatureModel::CheckAging() {
           break;
         }
         // Only where priority alone would say otherwise. A head that has to be read first counts
-        // as new until then, so that now and then one is passed over: how often, the test says.
+        // as new until then, so that now and then one is passed over, but not again and again.
         // It may also have been given in this very turn, and be held back for the disk.
         const bool may_be_held =
             regranted_.contains(queue->qid) || seq >= queue->lanes[lane].durable_grant_bound;
