@@ -48,7 +48,9 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     const bool all = std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end());
     return (all ? 4 : 3) + (by_time ? 1 : 0);
   }
-  return Has(message, {Why::kMove}) && copy.info.expire_ms == 0 ? 2 : 0;
+  if (!Has(message, {Why::kMove}) || copy.info.expire_ms != 0) return 0;
+  // In a queue that has gone it can be of one that was there, and that the batch does not tell of.
+  return IsMovedTo(message, copy) ? 2 : copy.queue->exists ? 1 : 0;
 }
 
 bool FeatureModel::Has(const LedgerMessage& message, std::initializer_list<Why> whys) {
@@ -206,18 +208,21 @@ void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMes
   }
 }
 
-void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
-  ++seen["moved"];
-  bool found = false;
-  for (const auto& intent : message.intents) {
-    if (intent->why != Why::kMove) continue;
+// One of the queues that were asked for.
+bool FeatureModel::IsMovedTo(const LedgerMessage& message, const LedgerMessage& copy) {
+  return std::any_of(message.intents.begin(), message.intents.end(), [&](const auto& intent) {
+    if (intent->why != Why::kMove) return false;
     std::string to = intent->to_queue;
     if (to.empty() && message.info.origin && !message.info.origin->deaths.empty()) {
       to = message.info.origin->deaths.front().queue;
     }
-    found |= copy.queue->name() == to;
-  }
-  if (!found) Fail(message, "moved to another queue than asked for");
+    return copy.queue->name() == to;
+  });
+}
+
+void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+  ++seen["moved"];
+  if (!IsMovedTo(message, copy)) Fail(message, "moved to another queue than asked for");
   if (copy.info.expire_ms != 0) Fail(message, "moved with its expiry");
 }
 

@@ -33,7 +33,7 @@ Why WhyOf(SettleAction action) {
 NewMessage FeatureDriver::MakeMessage(PlannedMessage* planned) {
   planned->body = next_body_++;
   planned->bytes = static_cast<uint32_t>(sizeof(planned->body) + kServerFieldsBytes +
-                                         Below(Chance(5) ? 9000 : 200));
+                                         Below(Chance(10) ? 9000 : 200));
   planned->priority = Chance(60) ? kPriorityDefault : static_cast<int>(Below(10));
   NewMessage message;
   message.payload = Payload::Allocate(planned->bytes);
@@ -183,10 +183,13 @@ FeatureDriver::Judged FeatureDriver::AskSettle(const LedgerQueue& queue, const S
   Judged judged{model_.Judge(queue, item.receipt), item.receipt.position, item.receipt,
                 item.action, nullptr};
   LedgerMessage* message = model_.ledger.At(judged.at);
-  if (message && item.receipt.boot != model_.boot) message->queue->bytes_near = true;
   const bool void_receipt =
       judged.honour == Honour::kInvalid || judged.honour == Honour::kExpired;
   if (void_receipt || !message || message->state.settled) return judged;
+  // Its size need not be in memory.
+  const bool opens = item.receipt.boot != model_.boot && !message->state.has_row &&
+                     !message->ShownNow(model_.boot);
+  if (opens) message->queue->bytes_near = true;
   // What is dying stays so, but for an ack.
   const bool certain = judged.honour == Honour::kOk && !message->Dying() &&
                        !(message->leased && message->until_ms <= model_.now_ms);

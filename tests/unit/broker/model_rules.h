@@ -243,6 +243,7 @@ class FeatureModel {
   static bool KeepsRate(const std::deque<int64_t>& grants, const RateLimit& rate,
                         int64_t since_ms);
   bool SomeWaitForTheDisk(const LedgerQueue& queue) const;
+  static bool TakesAll(const FeatureConsumer& consumer, const LedgerQueue& queue);
 
   // model_deliveries.cc
   void CheckGrant(FeatureConsumer& consumer, LedgerMessage& message, int64_t grant_ms);
@@ -258,6 +259,7 @@ class FeatureModel {
   bool Allows(QueueId qid, const std::function<bool(const QueueConfig&)>& rule) const;
   static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy,
                             int64_t time_ms);
+  static bool IsMovedTo(const LedgerMessage& message, const LedgerMessage& copy);
   static bool IsPutOffTo(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   static bool Has(const LedgerMessage& message, std::initializer_list<Why> whys);
 
@@ -289,7 +291,7 @@ class FeatureModel {
   std::set<QueueId> regranted_;  // first hand-outs may be held back with further ones
   std::vector<LedgerMessage*> dropped_;
   bool nothing_is_read_ = false;  // as far as is known since the turn began
-  std::map<const LedgerMessage*, int> aged_passes_;  // how often passed over though aged, unread
+  std::map<std::pair<QueueId, Lane>, int> aged_passes_;  // while nothing was read, in this boot
   std::set<QueueId> released_unseen_;  // since nothing was being read
   std::map<LedgerMessage*, int64_t> passed_over_;  // by a drop, at that time
   Lsn durable_before_ = 0;  // when the turn began

@@ -156,6 +156,7 @@ TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRules) {
   EXPECT_GE(totals.operations, ok ? ops : 0);
   if (!ok || ops < kOpsThatMeetEverything) return;
   for (const char* what : kMustBeSeen) EXPECT_GT(totals.seen[what], 0u) << what;
+  EXPECT_LE(totals.seen["passed over though aged"] * 5, totals.seen["given for its age"]);
 }
 INSTANTIATE_TEST_SUITE_P(Shares, FeatureModelShareTest, testing::Range(0, kShares));
 
