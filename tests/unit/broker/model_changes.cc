@@ -374,6 +374,8 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
           changed_now_.contains(other) || since > read_through_lsn_) {
         continue;
       }
+      // Room was made for a transaction that would have settled it, and was refused after all.
+      if (withdrawn_now_.contains(other)) continue;
       // It may have been held back for a stream when it was decided what to read and drop, and have
       // come back unseen when that stream was closed.
       if (released_unseen_.contains(message.at.qid) && MayBeHeldUnseen(*other, other->state)) {

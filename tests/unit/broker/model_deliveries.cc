@@ -44,6 +44,7 @@ void FeatureModel::BeginTurn() {
   NoteCredit();
   granted_.clear();
   changed_now_.clear();
+  withdrawn_now_.clear();
   regranted_.clear();
   if (!known_) return;
   for (const auto& [message, dropped_ms] : std::exchange(passed_over_, {})) {
@@ -212,6 +213,7 @@ std::shared_ptr<Intent> FeatureModel::Ask(LedgerMessage& message, Intent intent)
 
 void FeatureModel::Withdraw(LedgerMessage& message, const std::shared_ptr<Intent>& intent) {
   std::erase(message.intents, intent);
+  withdrawn_now_.insert(&message);
   if (message.intents.empty()) asked_.erase(&message);
 }
 

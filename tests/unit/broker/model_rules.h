@@ -288,6 +288,7 @@ class FeatureModel {
   std::vector<Grant> granted_;  // shown in this turn, by its own dispatch
   std::deque<LedgerMessage*> leaving_;  // settled by batches that are not durable
   std::set<LedgerMessage*> changed_now_;
+  std::set<const LedgerMessage*> withdrawn_now_;  // what was asked for them was refused in this turn
   std::set<QueueId> regranted_;  // first hand-outs may be held back with further ones
   std::vector<LedgerMessage*> dropped_;
   bool nothing_is_read_ = false;  // as far as is known since the turn began
