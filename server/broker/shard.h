@@ -416,6 +416,7 @@ class Shard {
   void RunTimer(const Timer& timer, Now now);
   void LeaseRanOut(const Timer& timer, Now now);
   void RetryIsDue(const Timer& timer);
+  static bool SomeAreBeingRead(const Queue& queue);
   void StreamIdle(const Timer& timer, Now now);
   void ReceiveWaited(const Timer& timer, Now now);
 

@@ -82,6 +82,14 @@ void Shard::RetryIsDue(const Timer& timer) {
   Wake(*queue);
 }
 
+// What is there for the queue's consumers, but has to be read first.
+bool Shard::SomeAreBeingRead(const Queue& queue) {
+  return std::any_of(queue.lanes.begin(), queue.lanes.begin() + kImmediateLanes,
+                     [](const std::unique_ptr<LaneState>& lane) {
+                       return lane && (lane->reading || lane->joining || lane->parked_reads > 0);
+                     });
+}
+
 // Idle is a stream that could take messages and has had none to take for so long.
 void Shard::StreamIdle(const Timer& timer, Now now) {
   Consumer* consumer = FindConsumer(timer.id);
@@ -89,7 +97,8 @@ void Shard::StreamIdle(const Timer& timer, Now now) {
   consumer->timer_due_ns = 0;
   const bool waits_for_its_client = !CanTake(*consumer, 0);
   const bool has_more = !consumer->outbox.empty() || !consumer->held.empty() ||
-                        (consumer->queue && consumer->queue->Ready() > 0);
+                        (consumer->queue &&
+                         (consumer->queue->Ready() > 0 || SomeAreBeingRead(*consumer->queue)));
   if (waits_for_its_client || has_more) {
     SetConsumerTimer(*consumer, now.mono_ns + consumer->idle_timeout_ms * kNsPerMs);
   } else {
@@ -104,12 +113,11 @@ void Shard::ReceiveWaited(const Timer& timer, Now now) {
   // A call that does not wait still gets what is there.
   Dispatch(*consumer->queue, now);
   if (!consumer->outbox.empty()) return;
-  for (const auto& lane : consumer->queue->lanes) {
-    if (!lane || (!lane->reading && lane->parked_reads == 0)) continue;
+  if (SomeAreBeingRead(*consumer->queue)) {
     SetConsumerTimer(*consumer, now.mono_ns + kReceiveGraceNs);
-    return;
+  } else {
+    AnswerReceive(*consumer);
   }
-  AnswerReceive(*consumer);
 }
 
 }  // namespace sluice::broker

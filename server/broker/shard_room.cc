@@ -78,7 +78,9 @@ bool Shard::MayDrop(const Queue& queue, const LaneState& lane, Seq seq) const {
 
 // Drops the oldest messages that nobody holds, of the lowest priority that has any, until there is
 // room; delayed ones, which are of every priority, come last. kReading: not before what has been
-// asked for is read, and RoomMade follows then. kNoWayOut: a dead-letter queue is full.
+// asked for is read, and RoomMade follows then; what goes was chosen when that read began, also if an
+// older one has come back since, so that leases which end meanwhile cannot put it off for ever.
+// kNoWayOut: a dead-letter queue is full.
 Shard::Room Shard::DropHeads(Queue& queue, const PublishPlan::Demand& demand, Now now) {
   for (int step = 1; step <= kLanes; ++step) {
     const auto id =

@@ -121,13 +121,16 @@ void FeatureModel::CheckDuplicate(const PlannedPublish& publish, size_t index,
 void FeatureModel::CheckIdleConsumers(const std::vector<FeatureConsumer*>& consumers) {
   for (const FeatureConsumer* consumer : consumers) {
     const auto queue = ledger.queues.find(consumer->qid);
-    if (consumer->ended || consumer->draining || !consumer->leases.empty() ||
-        consumer->messages_left == 0 || consumer->max_in_flight == 0 ||
-        consumer->max_bytes_in_flight == 0 || consumer->rate.per_second > 0 ||
-        queue == ledger.queues.end()) {
+    if (queue == ledger.queues.end()) continue;
+    const LedgerQueue& of = queue->second;
+    // One that is too large for its credit holds up what comes behind it.
+    if (!std::all_of(of.lanes.begin(), of.lanes.begin() + kImmediateLanes, [&](const auto& lane) {
+          return std::all_of(lane.unsettled.begin(), lane.unsettled.end(), [&](const auto& entry) {
+            return entry.second->leased || MayTake(*consumer, *entry.second);
+          });
+        })) {
       continue;
     }
-    const LedgerQueue& of = queue->second;
     if (!of.exists || of.row.paused || of.row.config.delivery_rate.per_second > 0) continue;
     if (of.row.config.single_active_consumer) continue;
     for (Lane lane = 0; lane < kImmediateLanes; ++lane) {

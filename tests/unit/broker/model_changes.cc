@@ -20,7 +20,8 @@ bool SameDeaths(const MessageInfo& a, const MessageInfo& b) {
 }  // namespace
 
 // How well one is what became of the other: there may be several of an id. 0: not at all.
-int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy) {
+int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy,
+                                 int64_t time_ms) {
   if (copy.body != message.body) return 0;
   const bool same_deaths = SameDeaths(copy.info, message.info);
   if (copy.queue == message.queue) {
@@ -29,17 +30,27 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     const bool same_times = copy.info.expire_ms == message.info.expire_ms &&
                             copy.info.due_ms == message.info.due_ms;
     if (same_times) return kLikenessMax;
-    return Has(message, {Why::kReschedule}) ? kLikenessMax - 1 : 0;
+    // At another time than asked for it can hardly be its own, but nothing else is left for it.
+    return IsPutOffTo(message, copy, time_ms)    ? kLikenessMax - 1
+           : Has(message, {Why::kReschedule}) ? 1
+                                              : 0;
   }
   if (!same_deaths) {
     const Deaths& deaths = copy.info.origin->deaths;
     if (deaths.empty() || deaths.front().queue != message.queue->name()) return 0;
+    // Of the wrong death it can hardly be its own; to have expired tells two of an id apart.
+    const bool by_time = deaths.front().reason == DeathReason::kExpired;
+    const bool expired = message.info.expire_ms != 0 && message.info.expire_ms <= time_ms;
+    if (by_time && !expired) return 1;
     // Those before the last one, unless it is counted with one of them.
     static const Deaths kNone;
     const Deaths& before = message.info.origin ? message.info.origin->deaths : kNone;
-    return std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end()) ? 4 : 3;
+    const bool all = std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end());
+    return (all ? 4 : 3) + (by_time ? 1 : 0);
   }
-  return Has(message, {Why::kMove}) && copy.info.expire_ms == 0 ? 2 : 0;
+  if (!Has(message, {Why::kMove}) || copy.info.expire_ms != 0) return 0;
+  // In a queue that has gone it can be of one that was there, and that the batch does not tell of.
+  return IsMovedTo(message, copy) ? 2 : copy.queue->exists ? 1 : 0;
 }
 
 bool FeatureModel::Has(const LedgerMessage& message, std::initializer_list<Why> whys) {
@@ -86,7 +97,7 @@ void FeatureModel::OnBatch(const storage::Batch& appended) {
         // One that was itself moved on in this batch has its copy behind it.
         const bool later = !change.is_new || it->second->order > change.message->order;
         if (it->second == change.message || !later || matched.contains(it->second) ||
-            LikenessOfCopy(*change.message, *it->second) != likeness) {
+            LikenessOfCopy(*change.message, *it->second, batch.time_ms) != likeness) {
           continue;
         }
         copy_of[&change] = it->second;
@@ -118,6 +129,11 @@ void FeatureModel::OnBatch(const storage::Batch& appended) {
 
 void FeatureModel::CheckChange(const Change& change, LedgerMessage* copy, int64_t time_ms) {
   LedgerMessage& message = *change.message;
+  const bool live = message.leased && message.until_ms > time_ms;
+  const bool ends = message.state.settled || message.state.row.lease_until_ms == 0;
+  if (live && ends && message.intents.size() == 1) {
+    message.intents.front()->done_lsn = appended_lsn;
+  }
   if (message.state.settled) {
     CheckSettled(change, copy, time_ms);
     leaving_.push_back(&message);
@@ -168,16 +184,21 @@ void FeatureModel::CheckJoin(const LedgerMessage& message, const LedgerMessage& 
   if (copy.info.due_ms != message.info.due_ms) Fail(message, "joined with another due time");
 }
 
+// One of the times that were asked for.
+bool FeatureModel::IsPutOffTo(const LedgerMessage& message, const LedgerMessage& copy,
+                              int64_t time_ms) {
+  return std::any_of(message.intents.begin(), message.intents.end(), [&](const auto& intent) {
+    if (intent->why != Why::kReschedule) return false;
+    const int64_t due_ms = intent->delay_ms > 0 ? time_ms + intent->delay_ms
+                                                : intent->deliver_at_ms;
+    return copy.info.due_ms == std::max(due_ms, time_ms);
+  });
+}
+
 void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy,
                                    int64_t time_ms) {
   ++seen["rescheduled"];
-  bool found = false;
-  for (const auto& intent : message.intents) {
-    if (intent->why != Why::kReschedule) continue;
-    const int64_t due_ms = intent->delay_ms > 0 ? time_ms + intent->delay_ms
-                                                : intent->deliver_at_ms;
-    found |= copy.info.due_ms == std::max(due_ms, time_ms);
-  }
+  bool found = IsPutOffTo(message, copy, time_ms);
   // Its time may also have come meanwhile.
   found |= message.at.lane == kDelayedLane && message.info.due_ms <= time_ms &&
            copy.info.due_ms == message.info.due_ms;
@@ -187,18 +208,21 @@ void FeatureModel::CheckReschedule(const LedgerMessage& message, const LedgerMes
   }
 }
 
-void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
-  ++seen["moved"];
-  bool found = false;
-  for (const auto& intent : message.intents) {
-    if (intent->why != Why::kMove) continue;
+// One of the queues that were asked for.
+bool FeatureModel::IsMovedTo(const LedgerMessage& message, const LedgerMessage& copy) {
+  return std::any_of(message.intents.begin(), message.intents.end(), [&](const auto& intent) {
+    if (intent->why != Why::kMove) return false;
     std::string to = intent->to_queue;
     if (to.empty() && message.info.origin && !message.info.origin->deaths.empty()) {
       to = message.info.origin->deaths.front().queue;
     }
-    found |= copy.queue->name() == to;
-  }
-  if (!found) Fail(message, "moved to another queue than asked for");
+    return copy.queue->name() == to;
+  });
+}
+
+void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+  ++seen["moved"];
+  if (!IsMovedTo(message, copy)) Fail(message, "moved to another queue than asked for");
   if (copy.info.expire_ms != 0) Fail(message, "moved with its expiry");
 }
 
@@ -348,6 +372,13 @@ void FeatureModel::CheckDroppedFirst(const LedgerMessage& message) {
       const Lsn since = std::max(other->stored_lsn, other->state.row_lsn);
       if (other->leased || other->Dying() || !other->intents.empty() ||
           changed_now_.contains(other) || since > read_through_lsn_) {
+        continue;
+      }
+      // Room was made for a transaction that would have settled it, and was refused after all.
+      if (withdrawn_now_.contains(other)) continue;
+      // It may have been held back for a stream when it was decided what to read and drop, and have
+      // come back unseen when that stream was closed.
+      if (released_unseen_.contains(message.at.qid) && MayBeHeldUnseen(*other, other->state)) {
         continue;
       }
       // Unless it turns out to have been in somebody's hands.

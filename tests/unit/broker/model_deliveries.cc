@@ -39,10 +39,12 @@ void FeatureModel::BeginTurn() {
   in_turn_ = true;
   known_ = durable_lsn == appended_lsn;
   exact_ = true;
+  nothing_is_read_ = false;
   durable_before_ = durable_lsn;
   NoteCredit();
   granted_.clear();
   changed_now_.clear();
+  withdrawn_now_.clear();
   regranted_.clear();
   if (!known_) return;
   for (const auto& [message, dropped_ms] : std::exchange(passed_over_, {})) {
@@ -150,6 +152,7 @@ void FeatureModel::StartBoot() {
   granted_.clear();
   changed_now_.clear();
   passed_over_.clear();
+  aged_passes_.clear();
   recent_configs_.clear();
   appended_lsn = durable_lsn;
   read_through_lsn_ = 0;
@@ -162,7 +165,6 @@ void FeatureModel::StartBoot() {
   for (auto& [qid, queue] : ledger.queues) {
     Used(queue);
     queue.deepest = queue.messages;
-    queue.bytes_near = true;
     for (LedgerLane& lane : queue.lanes) {
       for (auto& [seq, message] : lane.unsettled) {
         message->leased = false;
@@ -207,6 +209,12 @@ std::shared_ptr<Intent> FeatureModel::Ask(LedgerMessage& message, Intent intent)
   message.intents.push_back(asked);
   asked_.insert(&message);
   return asked;
+}
+
+void FeatureModel::Withdraw(LedgerMessage& message, const std::shared_ptr<Intent>& intent) {
+  std::erase(message.intents, intent);
+  withdrawn_now_.insert(&message);
+  if (message.intents.empty()) asked_.erase(&message);
 }
 
 // Whether a receipt may act on its message (API rule 2).

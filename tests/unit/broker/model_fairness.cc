@@ -9,6 +9,8 @@ namespace {
 
 // A queue that was never deeper keeps all that came in this boot in memory.
 constexpr int64_t kDepthInMemory = 60;
+// Of heads of one lane before they are read: in turns that ask for the read.
+constexpr int kPassesUnreadMax = 2;
 
 }  // namespace
 
@@ -44,6 +46,21 @@ bool FeatureModel::SomeWaitForTheDisk(const LedgerQueue& queue) const {
          });
 }
 
+// Whatever it holds unseen, the consumer has credit for all that nobody is seen to hold.
+bool FeatureModel::TakesAll(const FeatureConsumer& consumer, const LedgerQueue& queue) {
+  auto count = static_cast<int32_t>(consumer.leases.size());
+  int64_t bytes = consumer.bytes_in_flight;
+  for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
+    for (const auto& [seq, message] : queue.lanes[lane].unsettled) {
+      if (message->leased && message->holder == &consumer) continue;
+      ++count;
+      bytes += message->bytes;
+    }
+  }
+  return consumer.messages_left < 0 && count <= consumer.max_in_flight &&
+         bytes <= consumer.max_bytes_in_flight;
+}
+
 // Nobody is served while one of a higher priority could take it.
 void FeatureModel::CheckConsumerPriority() {
   if (!known_) return;
@@ -51,13 +68,14 @@ void FeatureModel::CheckConsumerPriority() {
     const LedgerMessage& message = *grant.message;
     const FeatureConsumer* holder = message.holder;
     if (!holder || holder->id == 0 || holder->gone || holder->ended ||
-        SomeWaitForTheDisk(*message.queue) || recent_configs_.contains(message.at.qid) ||
+        recent_configs_.contains(message.at.qid) ||
         message.queue->row.config.single_active_consumer) {
       continue;
     }
     consumers_([&](const FeatureConsumer& other) {
       if (&other == holder || other.qid != holder->qid || other.priority <= holder->priority ||
-          !other.had_credit || other.since_ms >= now_ms || !MayTake(other, message)) {
+          !other.had_credit || other.since_ms >= now_ms || !MayTake(other, message) ||
+          (SomeWaitForTheDisk(*message.queue) && !TakesAll(other, *message.queue))) {
         return;
       }
       Fail(message, absl::StrCat("given to consumer ", holder->id, ", not to ", other.id,
@@ -94,6 +112,7 @@ void FeatureModel::CheckAging() {
       const bool plain =
           std::none_of(unsettled.begin(), unsettled.end(), [&](const auto& entry) {
             const LedgerMessage& message = *entry.second;
+            if (message.leased && message.intents.empty()) return false;
             return message.info.group_hash != 0 || message.state.has_row ||
                    message.stored_boot != boot;
           });
@@ -106,8 +125,16 @@ void FeatureModel::CheckAging() {
         }
         // Only where priority alone would say otherwise. A head that has to be read first counts
         // as new until then, so that now and then one is passed over: how often, the test says.
-        if (rank(*message) > rank(granted) && granted.at.lane < lane) {
+        // It may also have been given in this very turn, and be held back for the disk.
+        const bool may_be_held =
+            regranted_.contains(queue->qid) || seq >= queue->lanes[lane].durable_grant_bound;
+        if (rank(*message) > rank(granted) && granted.at.lane < lane && !may_be_held) {
           ++seen["passed over though aged"];
+          // A turn that passes it over asks for it to be read.
+          if (nothing_is_read_ && ++aged_passes_[{queue->qid, lane}] > kPassesUnreadMax) {
+            return Fail(*message, absl::StrCat("passed over though aged, by lane ",
+                                               granted.at.lane, " seq ", granted.at.seq));
+          }
         } else if (rank(granted) > rank(*message) && lane < granted.at.lane) {
           ++seen["given for its age"];
         }

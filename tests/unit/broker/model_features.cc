@@ -90,7 +90,7 @@ void FeatureDriver::Fail(const std::string& what) {
 
 void FeatureDriver::Boot() {
   mono_origin_ms_ = model_.now_ms - 1 - static_cast<int64_t>(Below(1'000'000));
-  const auto window_bytes = OneOf<uint64_t>({0, 300, 4000, 100'000, 64 * kMiB});
+  const auto window_bytes = OneOf<uint64_t>({0, 300, 4000, 100'000, 64 * kMiB, 64 * kMiB});
   model_.windows_are_large = window_bytes == 64 * kMiB;
   // With few in memory, most of those that wait do so on disk.
   const auto retries_in_memory = OneOf<uint64_t>({0, 2, kRetriesInMemoryMax});
@@ -188,6 +188,7 @@ void FeatureDriver::Step() {
   }
   model_.BeginTurn();
   if (!exact) model_.Blur();
+  if (world_.reads.empty()) model_.NothingIsBeingRead();
   first_of_turn_ = exact;
   deleted_now_ = false;
   const int commands = 1 + static_cast<int>(Below(4));

@@ -152,11 +152,13 @@ class FeatureDriver {
   ExpectedDefinitions Expect(const Definitions& definitions, bool prune);
   QueueConfigChange SomeConfig(const std::string& name);
   Receipt SomeReceipt(const LedgerQueue& queue);
+  std::optional<Receipt> SomeLiveReceipt();
   SettleItem SomeItem(const LedgerQueue& queue);
   LedgerMessage* SomeMessage(LedgerQueue& queue);
   struct Judged {
     Honour honour = Honour::kEither;
     MessagePosition at;
+    Receipt receipt;
     SettleAction action = SettleAction::kAck;
     std::shared_ptr<Intent> intent;
   };

@@ -33,7 +33,7 @@ Why WhyOf(SettleAction action) {
 NewMessage FeatureDriver::MakeMessage(PlannedMessage* planned) {
   planned->body = next_body_++;
   planned->bytes = static_cast<uint32_t>(sizeof(planned->body) + kServerFieldsBytes +
-                                         Below(Chance(5) ? 9000 : 200));
+                                         Below(Chance(10) ? 9000 : 200));
   planned->priority = Chance(60) ? kPriorityDefault : static_cast<int>(Below(10));
   NewMessage message;
   message.payload = Payload::Allocate(planned->bytes);
@@ -148,6 +148,20 @@ Receipt FeatureDriver::SomeReceipt(const LedgerQueue& queue) {
           1};
 }
 
+// Of a lease that has not ended.
+std::optional<Receipt> FeatureDriver::SomeLiveReceipt() {
+  constexpr size_t kLookedAtMax = 60;
+  const size_t lately = std::min(receipts_.size(), kLookedAtMax);
+  for (int tries = 0; tries < 10 && lately > 0; ++tries) {
+    const Receipt& receipt = receipts_[receipts_.size() - 1 - Below(lately)];
+    const LedgerMessage* message = model_.ledger.At(receipt.position);
+    const bool live = message && message->queue->exists && message->leased &&
+                      message->until_ms > model_.now_ms && *message->last == receipt;
+    if (live) return receipt;
+  }
+  return std::nullopt;
+}
+
 SettleItem FeatureDriver::SomeItem(const LedgerQueue& queue) {
   SettleItem item;
   item.receipt = SomeReceipt(queue);
@@ -166,11 +180,16 @@ SettleItem FeatureDriver::SomeItem(const LedgerQueue& queue) {
 }
 
 FeatureDriver::Judged FeatureDriver::AskSettle(const LedgerQueue& queue, const SettleItem& item) {
-  Judged judged{model_.Judge(queue, item.receipt), item.receipt.position, item.action, nullptr};
+  Judged judged{model_.Judge(queue, item.receipt), item.receipt.position, item.receipt,
+                item.action, nullptr};
   LedgerMessage* message = model_.ledger.At(judged.at);
   const bool void_receipt =
       judged.honour == Honour::kInvalid || judged.honour == Honour::kExpired;
   if (void_receipt || !message || message->state.settled) return judged;
+  // Its size need not be in memory.
+  const bool opens = item.receipt.boot != model_.boot && !message->state.has_row &&
+                     !message->ShownNow(model_.boot);
+  if (opens) message->queue->bytes_near = true;
   // What is dying stays so, but for an ack.
   const bool certain = judged.honour == Honour::kOk && !message->Dying() &&
                        !(message->leased && message->until_ms <= model_.now_ms);
@@ -299,9 +318,14 @@ void FeatureDriver::DoTransact() {
     const LedgerQueue* queue = model_.ledger.Find(SomeName());
     if (!queue) continue;
     const bool ack = Chance(60);
+    SettleItem item = SomeItem(*queue);
+    // One receipt that is void refuses all: mostly they are good.
+    if (const auto live = Chance(70) ? SomeLiveReceipt() : std::nullopt) {
+      item.receipt = *live;
+      queue = &model_.ledger.queues.at(live->position.qid);
+    }
     TransactCommand::Settle settle;
     settle.queue = queue->name();
-    SettleItem item = SomeItem(*queue);
     if (ack) {
       item.action = SettleAction::kAck;
     } else if (item.action == SettleAction::kAck) {
@@ -328,16 +352,26 @@ void FeatureDriver::DoTransact() {
   command.done = [this, judged, planned, call = NewCall(/*may_wait=*/true)](auto result) {
     Answered(call);
     ++model_.seen[result.ok() ? "transactions" : "transactions refused"];
+    std::set<Lsn> lsns;  // of all that it did
     for (const Judged& settle : *judged) {
       if (settle.intent) settle.intent->over = true;
       const LedgerMessage* message = model_.ledger.At(settle.at);
+      if (settle.intent && settle.intent->done_lsn != 0) lsns.insert(settle.intent->done_lsn);
+      if (!result.ok() && !lsns.empty() && message) {
+        model_.Fail(*message, "settled in a transaction that was refused");
+      }
+      if (!result.ok() && settle.intent) model_.Withdraw(*model_.ledger.At(settle.at), settle.intent);
+      const bool lasts = message && message->queue->exists && message->leased &&
+                         *message->last == settle.receipt;
+      if (result.ok() && lasts) {
+        model_.Fail(*message, "settled in a transaction, but its lease goes on");
+      }
       if (!result.ok() || settle.action != SettleAction::kAck || !message) continue;
       if (message->queue->exists && !model_.IsSettledBy(*message, model_.durable_lsn)) {
         model_.Fail(*message, "acked in a transaction, but that is not durable");
       }
     }
     if (result.ok() && result->size() != planned->size()) return Fail("not all were answered");
-    Lsn lsn = 0;
     for (size_t i = 0; i < planned->size(); ++i) {
       PlannedPublish& publish = *(*planned)[i];
       if (result.ok()) {
@@ -345,11 +379,9 @@ void FeatureDriver::DoTransact() {
       } else {
         model_.Answered(publish, result.status());
       }
-      if (publish.stored_lsn != 0 && lsn != 0) {
-        Check(lsn == publish.stored_lsn, "a split transaction");
-      }
-      lsn = std::max(lsn, publish.stored_lsn);
+      if (publish.stored_lsn != 0) lsns.insert(publish.stored_lsn);
     }
+    Check(lsns.size() <= 1, "a split transaction");
   };
   world_.shard->Apply(std::move(command), now());
 }

@@ -131,7 +131,7 @@ void FeatureDriver::DoSubscribe() {
   command.max_messages = Chance(20) ? 1 + static_cast<int64_t>(Below(20)) : 0;
   command.keep_leases_on_close = Chance(30);
   command.exclusive = Chance(8);
-  command.consumer_priority = Chance(30) ? static_cast<int32_t>(Below(3)) : 0;
+  command.consumer_priority = Chance(60) ? static_cast<int32_t>(Below(3)) : 0;
   if (Chance(10)) command.delivery_rate = {OneOf({5.0, 200.0}), OneOf({1, 3})};
   if (Chance(20)) command.idle_timeout_ms = OneOf<int64_t>({5, 50, 400});
   Subscribe(std::move(command));
@@ -157,6 +157,7 @@ void FeatureDriver::Close(size_t index, size_t unwritten) {
     }
   }
   // What is held back for it is released unseen.
+  model_.NoteReleasedUnseen(consumer.qid);
   if (!model_.EverythingKnown() || !first_of_turn_) model_.Blur();
   if (consumer.owns_queue) {
     model_.AskRow(consumer.queue);  // it may not even be in the log yet
@@ -308,6 +309,7 @@ void FeatureDriver::DoCloseConsumer() {
                           .certain = message->until_ms > model_.now_ms &&
                                      message->intents.empty()});
   }
+  model_.NoteReleasedUnseen(consumer.qid);
   model_.Blur();
   CloseConsumerCommand command;
   command.id = consumer.id;
@@ -337,7 +339,7 @@ QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   config.ttl_ms = OneOf<int64_t>({0, 0, 50, 2000});
   config.max_length = OneOf<int64_t>({0, 0, 5, 40});
   // No message is larger than that: it could never die into such a queue.
-  config.max_bytes = OneOf<int64_t>({0, 0, 0, 10'000});
+  config.max_bytes = OneOf<int64_t>({0, 0, 10'000});
   config.overflow = OneOf({Overflow::kReject, Overflow::kDropHead});
   config.dedup_window_ms = OneOf<int64_t>({0, 20, 500, 60'000});
   config.priority_aging_ms = OneOf<int64_t>({0, 100});
@@ -442,6 +444,8 @@ void FeatureDriver::DoPurge() {
   int64_t expected = 0;
   for (LedgerLane& lane : queue->lanes) {
     for (auto& [seq, message] : lane.unsettled) {
+      // Of those whose lease an earlier boot has saved the sizes may be estimates.
+      if (message->leased && !message->ShownNow(model_.boot)) queue->bytes_near = true;
       if (message->leased && !command.include_leased) continue;
       model_.Ask(*message, {.why = Why::kPurge, .certain = message->at.lane != kDelayedLane});
       ++expected;

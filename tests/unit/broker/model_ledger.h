@@ -40,6 +40,7 @@ struct Intent {
   int64_t deliver_at_ms = 0;
   std::string detail = {};
   std::string to_queue = {};
+  Lsn done_lsn = 0;  // the batch that ended a live lease, where nothing else was asked for
 };
 
 struct LedgerMessage {
@@ -105,7 +106,8 @@ struct LedgerQueue {
   // When it was last used for all that is known, and when it may have been.
   int64_t used_ms = 0;
   int64_t may_be_used_ms = 0;
-  // An earlier boot's receipts settle messages whose size is not in memory.
+  // An earlier boot's receipt has settled, or opened, a message whose size was not in memory; as long
+  // as any message is there.
   bool bytes_near = false;
   bool crashed = false;   // there was a crash while it existed
   int64_t deepest = 0;    // in this boot

@@ -61,6 +61,7 @@ void FeatureModel::CheckQueueGone(const LedgerQueue& queue, int64_t time_ms) {
 void FeatureModel::NoteUses() {
   for (LedgerQueue* queue : ledger.live()) {
     queue->deepest = std::max(queue->deepest, queue->messages);
+    if (queue->messages == 0 && durable_lsn == appended_lsn) queue->bytes_near = false;
     if (IsConsumed(queue->qid)) {
       Used(*queue);
     } else if (IsReferredTo(*queue)) {
@@ -94,6 +95,9 @@ void FeatureModel::CheckIdleStreams() {
     for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
       for (const auto& [seq, message] : queue->second.lanes[lane].unsettled) {
         if (!MustHaveBeenGranted(*message)) continue;
+        // A first hand-out of this turn to somebody else, held back with a further one, is nowhere
+        // to be seen yet.
+        if (!message->state.has_row && SomeWaitForTheDisk(queue->second)) continue;
         return Fail(*message, "a stream ended as idle, but there is a message");
       }
     }

@@ -140,6 +140,8 @@ class FeatureModel {
   void AskGone(const std::string& queue) { may_go_.insert(queue); }
   void Used(LedgerQueue& queue) { queue.used_ms = queue.may_be_used_ms = now_ms; }
   std::shared_ptr<Intent> Ask(LedgerMessage& message, Intent intent);
+  // It was refused: nothing is done for it.
+  void Withdraw(LedgerMessage& message, const std::shared_ptr<Intent>& intent);
   Honour Judge(const LedgerQueue& queue, const Receipt& receipt);
   void Extend(LedgerMessage& message, int64_t until_ms);
   void TakeBack(const Receipt& receipt);
@@ -153,7 +155,13 @@ class FeatureModel {
   void Blur() { known_ = exact_ = false; }
   bool Exact() const { return exact_; }
   // No read is under way: what is decided from now on knows all that is durable.
-  void NothingIsBeingRead() { read_through_lsn_ = durable_lsn; }
+  void NothingIsBeingRead() {
+    read_through_lsn_ = durable_lsn;
+    released_unseen_.clear();
+    nothing_is_read_ = true;
+  }
+  // What it held back for a stream comes back, and no row tells.
+  void NoteReleasedUnseen(QueueId qid) { released_unseen_.insert(qid); }
   // It was in force for a part of this turn.
   void NoteConfig(QueueId qid, const QueueConfig& config) {
     recent_configs_[qid].push_back(config);
@@ -235,6 +243,7 @@ class FeatureModel {
   static bool KeepsRate(const std::deque<int64_t>& grants, const RateLimit& rate,
                         int64_t since_ms);
   bool SomeWaitForTheDisk(const LedgerQueue& queue) const;
+  static bool TakesAll(const FeatureConsumer& consumer, const LedgerQueue& queue);
 
   // model_deliveries.cc
   void CheckGrant(FeatureConsumer& consumer, LedgerMessage& message, int64_t grant_ms);
@@ -248,7 +257,10 @@ class FeatureModel {
 
   void EndLease(LedgerMessage& message);
   bool Allows(QueueId qid, const std::function<bool(const QueueConfig&)>& rule) const;
-  static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy);
+  static int LikenessOfCopy(const LedgerMessage& message, const LedgerMessage& copy,
+                            int64_t time_ms);
+  static bool IsMovedTo(const LedgerMessage& message, const LedgerMessage& copy);
+  static bool IsPutOffTo(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   static bool Has(const LedgerMessage& message, std::initializer_list<Why> whys);
 
   std::function<void(const std::string&)> fail_;
@@ -276,8 +288,12 @@ class FeatureModel {
   std::vector<Grant> granted_;  // shown in this turn, by its own dispatch
   std::deque<LedgerMessage*> leaving_;  // settled by batches that are not durable
   std::set<LedgerMessage*> changed_now_;
+  std::set<const LedgerMessage*> withdrawn_now_;  // what was asked for them was refused in this turn
   std::set<QueueId> regranted_;  // first hand-outs may be held back with further ones
   std::vector<LedgerMessage*> dropped_;
+  bool nothing_is_read_ = false;  // as far as is known since the turn began
+  std::map<std::pair<QueueId, Lane>, int> aged_passes_;  // while nothing was read, in this boot
+  std::set<QueueId> released_unseen_;  // since nothing was being read
   std::map<LedgerMessage*, int64_t> passed_over_;  // by a drop, at that time
   Lsn durable_before_ = 0;  // when the turn began
   Lsn read_through_lsn_ = 0;

@@ -292,6 +292,9 @@ void NaiveModel::SettleIn(ModelMessage& message, uint64_t turn, Lsn lsn) {
 }
 
 void NaiveModel::Return(ModelMessage& message, bool failed, int64_t delay_ms) {
+  // On its way back already it is ready when that is durable, whatever is said once more.
+  const bool returning = !message.leased && message.record.not_before_ms == 0 && delay_ms == 0 &&
+                         (!message.return_lsn || *message.return_lsn > durable_lsn);
   if (message.leased) leases_.erase({message.lease_until_ms, message.id});
   DropFromHolder(message);
   message.leased = false;
@@ -300,7 +303,7 @@ void NaiveModel::Return(ModelMessage& message, bool failed, int64_t delay_ms) {
   message.record.not_before_ms = delay_ms > 0 ? now_ms + delay_ms : 0;
   message.record.saved_lease_ms = 0;
   message.lost_in_crash = false;  // given back by its holder after all
-  message.return_lsn.reset();
+  if (!returning) message.return_lsn.reset();
   Touch(message);
 }
 

@@ -1,9 +1,9 @@
 // Random operations on a shard, checked step by step: the plain ones against a naive model
 // (model_state.h), all features together against the rules of the contract (model_rules.h).
 //
-// Repeat a run with SLUICE_MODEL_SEED=n (or --seed=n); SLUICE_MODEL_OPS sets its length. A run of all
-// tests takes the same seeds each time, so that it says what a change did; SLUICE_MODEL_FRESH=1 hunts
-// with fresh ones.
+// Beside a few fixed seeds a run takes fresh ones each time, and says which. A failure names the seed
+// that repeats it exactly: SLUICE_MODEL_SEED=n (or --seed=n); SLUICE_MODEL_OPS=n sets how long a run,
+// or a share of fresh ones, goes on.
 #include <sys/personality.h>
 #include <unistd.h>
 
@@ -36,9 +36,7 @@ uint64_t OpsOr(uint64_t otherwise) {
 }
 uint64_t Ops() { return OpsOr(kOpsPerSeedDefault); }
 
-uint64_t FirstSeed(uint64_t otherwise) {
-  return std::getenv("SLUICE_MODEL_FRESH") ? 1 + std::random_device()() : otherwise;
-}
+uint64_t FreshSeed() { return 1 + uint64_t{std::random_device()()}; }
 
 // A seed asked for replaces all others.
 uint64_t SeedAskedFor() {
@@ -58,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(FixedSeeds, ShardModelTest, testing::Values(1, 2, 3));
 
 TEST(ShardModelSeedTest, AgreesWithTheNaiveModel) {
   uint64_t seed = SeedAskedFor();
-  if (seed == 0) seed = FirstSeed(4);
+  if (seed == 0) seed = FreshSeed();
   std::printf("model: SLUICE_MODEL_SEED=%llu repeats this run\n",
               static_cast<unsigned long long>(seed));
   ModelDriver(seed).Run(Ops());
@@ -68,10 +66,8 @@ TEST(ShardModelSeedTest, AgreesWithTheNaiveModel) {
 
 // Runs are short and many: every one begins with an empty store.
 constexpr uint64_t kFeatureOpsPerRun = 20'000;
-// The seeds are shared out to cases that can run side by side.
+// Fresh seeds are shared out to cases that can run side by side.
 constexpr int kShares = 4;
-constexpr uint64_t kFirstSeedOfShares = 10'000;
-constexpr uint64_t kSeedsPerShare = 1'000;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr uint64_t kFeatureOpsPerShare = 20'000;
 #else
@@ -142,8 +138,8 @@ INSTANTIATE_TEST_SUITE_P(FixedSeeds, FeatureModelTest, testing::Values(1, 2, 3))
 
 class FeatureModelShareTest : public testing::TestWithParam<int> {};
 
-// One seed after the other until the operations of a share are done; a failure names the seed of its
-// run. A seed that is asked for is run alone.
+// One seed after the other from a fresh one on, until the operations of a share are done; a failure
+// names the seed of its run. A seed that is asked for is run alone.
 TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRules) {
   FeatureTotals totals;
   if (const uint64_t seed = SeedAskedFor(); seed != 0) {
@@ -152,7 +148,7 @@ TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRules) {
     return Print(totals);
   }
   const uint64_t ops = OpsOr(kFeatureOpsPerShare);
-  uint64_t seed = FirstSeed(kFirstSeedOfShares + GetParam() * kSeedsPerShare);
+  uint64_t seed = FreshSeed();
   std::printf("features: seeds from %llu on\n", static_cast<unsigned long long>(seed));
   bool ok = true;
   for (; ok && totals.operations < ops; ++seed) ok = RunFeatures(seed, kFeatureOpsPerRun, &totals);
@@ -160,7 +156,8 @@ TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRules) {
   EXPECT_GE(totals.operations, ok ? ops : 0);
   if (!ok || ops < kOpsThatMeetEverything) return;
   for (const char* what : kMustBeSeen) EXPECT_GT(totals.seen[what], 0u) << what;
-  EXPECT_LE(totals.seen["passed over though aged"] * 5, totals.seen["given for its age"]);
+  // Met in 500 thousand operations: 0 to 5 of the one, 30 and more of the other.
+  EXPECT_LE(totals.seen["passed over though aged"] * 2, totals.seen["given for its age"]);
 }
 INSTANTIATE_TEST_SUITE_P(Shares, FeatureModelShareTest, testing::Range(0, kShares));
 

@@ -95,6 +95,59 @@ TEST_F(Resting, NoneIsEarlyAndAllComeWhenTheyAreDue) {
   }
 }
 
+// "q" has one message that waits on disk until it is due again.
+class OneRests : public ::testing::Test {
+ protected:
+  OneRests() {
+    EXPECT_TRUE(shard_.CreateQueue("q").ok());
+    shard_.Publish("q", {"retry"});
+    const Receipt receipt = shard_.Receive("q").front().receipt;
+    EXPECT_TRUE(shard_.Settle("q", receipt, SettleAction::kDelay, kDelayMs).ok());
+  }
+  static ShardOptions NoneInMemory() {
+    ShardOptions options;
+    options.retries_in_memory_max = 0;
+    return options;
+  }
+
+  ShardHarness shard_{NoneInMemory()};
+};
+
+TEST_F(OneRests, AStreamIsNotIdleWhileWhatIsDueIsRead) {
+  constexpr int64_t kIdleMs = 100;
+  shard_.Pass(kDelayMs - 1);
+  SubscribeCommand command;
+  command.queue = "q";
+  command.max_in_flight = 10;
+  command.max_bytes_in_flight = kMaxBytesInFlightDefault;
+  command.idle_timeout_ms = kIdleMs;
+  const auto sink = shard_.Subscribe(std::move(command));
+  shard_.Advance(1);
+  ASSERT_EQ(shard_.pending_reads(), 1u);
+  shard_.Advance(kIdleMs);
+  EXPECT_FALSE(sink->end.has_value());
+  ASSERT_TRUE(shard_.ServeReads());
+  shard_.RunUntilQuiet();
+  EXPECT_EQ(BodiesOf(sink->Take()), Bodies{"retry"});
+}
+
+TEST_F(OneRests, ACallThatDoesNotWaitGetsWhatIsDueAndWhatFollows) {
+  shard_.Publish("q", {"fresh"});
+  shard_.Advance(kDelayMs);
+  ASSERT_EQ(shard_.pending_reads(), 1u);
+  ReceiveCommand command;
+  command.queue = "q";
+  command.max_messages = 10;
+  command.max_bytes = kResponseBytesMax;
+  const auto reply = shard_.StartReceive(std::move(command));
+  shard_.Advance(1);
+  EXPECT_FALSE(reply.answered()) << "the retry is being read";
+  ASSERT_TRUE(shard_.ServeReads());
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(reply.answered());
+  EXPECT_EQ(BodiesOf(**reply), (Bodies{"retry", "fresh"}));
+}
+
 // The receipt of an earlier boot opens a message that is still in the window.
 TEST_F(Resting, OneThatIsInTheWindowAsWellIsGrantedOnlyWhenItIsDue) {
   ShardOptions options;
