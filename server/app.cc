@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -36,12 +37,13 @@ namespace {
 constexpr absl::Duration kDrainMax = absl::Seconds(3);  // what was taken becomes durable
 constexpr int64_t kCallsMsMax = 2 * kSecondMs;          // answers reach the clients
 constexpr absl::Duration kSaveMax = absl::Seconds(2);   // leases are written
+constexpr int64_t kFatalAnswersMsMax = 500;             // the last answers before a fatal exit
 // A large document is made of many queues, each a row or two of one batch.
 constexpr absl::Duration kApplyMax = absl::Seconds(30);
 // A scrape waits this long for the engine; docs/metrics.md names it.
 constexpr absl::Duration kInspectMax = absl::Seconds(2);
 
-void ExitOnFatal(const absl::Status& status) {
+[[noreturn]] void ExitOnFatal(const absl::Status& status) {
   const bool damaged = ReasonOf(status) == ErrorReason::kDataDamaged;
   Log(LogLevel::kError,
       damaged ? "stored data is damaged; exiting"
@@ -81,6 +83,9 @@ api::ServerOptions ApiOptions(const config::Settings& settings, std::string_view
   if (settings.insecure) {
     options.warnings.push_back(
         "--insecure: whoever reaches this server can read and delete everything");
+  } else {
+    options.warnings.push_back(
+        "no authentication: every user of this machine can read and delete everything");
   }
   return options;
 }
@@ -124,6 +129,7 @@ class RunningApp : public App {
       if (absl::Status failure = log_->failure(); !failure.ok()) ExitOnFatal(failure);
     }
     engine_.reset();  // its answers reach into the server
+    serving_ = nullptr;
     server_.reset();
     log_.reset();
     pressure_.reset();
@@ -152,10 +158,21 @@ class RunningApp : public App {
     options.appended_bytes_max = store_->sizes().appended_bytes_max;
     options.pressure = pressure_.get();
     auto engine = broker::Engine::Start(options, Clock::System(), store_.get(), log_.get(),
-                                        &engine_metrics_, &ExitOnFatal);
+                                        &engine_metrics_,
+                                        [this](const absl::Status& why) { OnFatal(why); });
     if (!engine.ok()) return engine.status();
     engine_ = *std::move(engine);
     return absl::OkStatus();
+  }
+
+  // On the engine's thread, which has answered whoever waited and will answer nobody else: the
+  // answers need a moment to get out.
+  [[noreturn]] void OnFatal(const absl::Status& why) {
+    if (api::Server* const server = serving_) {
+      server->BeginDrain();
+      server->Shutdown(kFatalAnswersMsMax);
+    }
+    ExitOnFatal(why);
   }
 
   // Before anyone can connect, so that clients find what they were promised.
@@ -203,6 +220,7 @@ class RunningApp : public App {
                            engine_->receipts(), engine_->hash(), Clock::System(), &rpc_metrics_);
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
+    serving_ = server_.get();
 
     const std::string probe_address =
         ReachableAddress(settings_.listen, static_cast<uint16_t>(server_->port()));
@@ -258,6 +276,7 @@ class RunningApp : public App {
   std::unique_ptr<storage::LocalLog> log_;
   std::unique_ptr<broker::Engine> engine_;
   std::unique_ptr<api::Server> server_;
+  std::atomic<api::Server*> serving_{nullptr};  // for OnFatal
   absl::Mutex render_mutex_;
   std::unique_ptr<http::HttpServer> http_;
 };

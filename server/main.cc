@@ -38,6 +38,10 @@ sigset_t BlockStopSignals() {
   signal(SIGPIPE, SIG_IGN);  // a peer that has gone is an error of its write, not of the process
   sigset_t signals;
   sigemptyset(&signals);
+  // The terminal of a server in the foreground was closed. Not if nohup has said that it may be.
+  struct sigaction hang_up{};
+  sigaction(SIGHUP, nullptr, &hang_up);
+  if (hang_up.sa_handler != SIG_IGN) sigaddset(&signals, SIGHUP);
   sigaddset(&signals, SIGINT);
   sigaddset(&signals, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -90,7 +94,7 @@ int main(int argc, char** argv) {
   sigwait(&stop_signals, &signal);
   GuardStop(stop_signals);
   sluice::Log(sluice::LogLevel::kInfo, "stopping",
-              {{"signal", signal == SIGINT ? "SIGINT" : "SIGTERM"}});
+              {{"signal", std::string("SIG") + sigabbrev_np(signal)}});
   (*app)->Stop();
   sluice::Log(sluice::LogLevel::kInfo, "stopped");
   sluice::FlushLog();

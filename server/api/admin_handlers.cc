@@ -184,7 +184,9 @@ void HandleGetServerInfo(const std::shared_ptr<UnaryCall>& call) {
   response.set_version(options.version);
   response.set_server_id(options.server_id);
   SetTimestamp(call->api().start_wall_ms, response.mutable_start_time());
-  for (const char* feature : {"publish_stream", "subscribe", "receive"}) {
+  for (const char* feature :
+       {"publish_stream", "producers", "subscribe", "receive", "consume", "transact", "exchanges",
+        "temporary_queues", "messages", "redrive", "consumers", "definitions"}) {
     response.add_features(feature);
   }
   auto& limits = *response.mutable_limits();

@@ -232,6 +232,11 @@ void UnaryCall::OnFinished(bool ok) {
   ReportWritten();
 }
 
+void UnaryCall::OnCancelled(absl::AnyInvocable<void()> handler) {
+  if (done_ && context_.IsCancelled()) return handler();
+  on_cancelled_ = std::move(handler);
+}
+
 void UnaryCall::OnDone(bool) {
   done_ = true;
   if (context_.IsCancelled() && !answered_ && on_cancelled_) std::exchange(on_cancelled_, {})();

@@ -121,8 +121,8 @@ class UnaryCall final : public Call {
   void Reply(const grpc::ByteBuffer& response);
   void Fail(const absl::Status& status);
 
-  // Watched calls only. At most one of each.
-  void OnCancelled(absl::AnyInvocable<void()> handler) { on_cancelled_ = std::move(handler); }
+  // Watched calls only. At most one of each. Runs at once if the call has been cancelled already.
+  void OnCancelled(absl::AnyInvocable<void()> handler);
   void OnWritten(absl::AnyInvocable<void(bool written)> handler) {
     on_written_ = std::move(handler);
   }

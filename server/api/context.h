@@ -47,6 +47,7 @@ struct ApiContext {
   std::atomic<int64_t> receive_bytes{0};  // in their answers, not yet written
   std::atomic<bool> draining{false};
   std::atomic<uint64_t> next_receive_id{1};
+  std::atomic<uint64_t> next_publish_caller{1};  // PublishCommand::caller
 };
 
 }  // namespace sluice::api

@@ -34,6 +34,10 @@ void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
   for (const auto& message : publish->messages) bytes += message.payload.size();
   broker::PublishCommand command;
   command.publish = *std::move(publish);
+  if (command.publish.wait_when_full_ms > 0) {
+    command.caller = api.next_publish_caller.fetch_add(1, std::memory_order_relaxed);
+  }
+  const uint64_t caller = command.caller;
   using Result = absl::StatusOr<std::vector<broker::PublishedMessage>>;
   command.done = AnswerOnLoop<Result>(
       call, [share = BudgetShare(&api.budget, bytes)](UnaryCall& call, Result result) {
@@ -41,6 +45,9 @@ void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
         call.Reply(PublishResponseBytes(*result));
       });
   api.sink->Submit(std::move(command));
+  if (caller == 0) return;
+  // Behind the command, so that there is something to abandon.
+  call->OnCancelled([&api, caller] { api.sink->Submit(broker::AbandonPublishesCommand{caller}); });
 }
 
 }  // namespace sluice::api

@@ -26,6 +26,7 @@ bool IsUnclear(const absl::Status& status) {
 
 void PublishStreamCall::Arm(const MethodBinding& binding, EventLoop* loop) {
   auto call = std::make_shared<PublishStreamCall>(binding, loop);
+  call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&PublishStreamCall::OnDone>(call));
   void* const tag = call->read_tag_.Arm<&PublishStreamCall::OnRequested>(call);
   binding.service->RequestBidiStream(binding.method->index, &call->context_, &call->stream_,
                                      loop->queue(), tag);
@@ -43,7 +44,10 @@ std::shared_ptr<PublishStreamCall> PublishStreamCall::self() {
 }
 
 void PublishStreamCall::OnRequested(bool ok) {
-  if (!ok) return;
+  if (!ok) {
+    done_tag_.Release();  // no call, so no end of it either
+    return;
+  }
   Arm(armed_, loop_);
   Begin();
   absl::Status status = CheckAdmission(false);
@@ -102,6 +106,7 @@ absl::Status PublishStreamCall::TakeInit(v1::PublishStreamInit init) {
       ToMs("init.wait_when_full", init.wait_when_full(), 0, kWaitWhenFullMsMax);
   if (!wait_ms.ok()) return wait_ms.status();
   initialised_ = true;
+  caller_ = api_->next_publish_caller.fetch_add(1, std::memory_order_relaxed);
   queue_ = init.queue();
   exchange_ = init.exchange();
   mandatory_ = init.mandatory();
@@ -190,6 +195,7 @@ void PublishStreamCall::TakeBatch(ParsedBatch parsed) {
   command.publish.messages = std::move(parsed.messages);
   command.producer_stream = producer_.stream;
   command.first_sequence = batch.first_sequence;
+  command.caller = caller_;
   command.done = [call = self(), number](Result result) mutable {
     EventLoop& loop = call->loop();
     loop.Post([call = std::move(call), number, result = std::move(result)]() mutable {
@@ -333,6 +339,15 @@ bool PublishStreamCall::BuildResponse(std::string* bytes) {
 void PublishStreamCall::OnWritten(bool ok) {
   writing_ = false;
   if (!ok) gone_ = true;
+  Advance();
+}
+
+// A client that has gone takes what waits for room with it; that it has gone is not seen otherwise
+// while nothing is written.
+void PublishStreamCall::OnDone(bool) {
+  if (!context_.IsCancelled()) return;
+  if (caller_ != 0) api_->sink->Submit(broker::AbandonPublishesCommand{caller_});
+  gone_ = true;
   Advance();
 }
 

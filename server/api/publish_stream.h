@@ -53,6 +53,7 @@ class PublishStreamCall final : public Call {
   void OnRead(bool ok);
   void OnWritten(bool ok);
   void OnFinished(bool ok);
+  void OnDone(bool ok);
   void OnAged(bool fired);
 
   absl::Status TakeInit(v1::PublishStreamInit init);
@@ -81,6 +82,7 @@ class PublishStreamCall final : public Call {
   grpc::ByteBuffer request_;
   Tag read_tag_;   // request, then reads
   Tag write_tag_;  // headers, writes, finish
+  Tag done_tag_;
   StreamAge age_;
   StreamSlot slot_;
 
@@ -92,6 +94,7 @@ class PublishStreamCall final : public Call {
   broker::ProducerOpened producer_;  // stream 0: none
 
   bool initialised_ = false;   // `init` was taken
+  uint64_t caller_ = 0;  // once initialised
   bool started_ = false;       // the target is good
   bool started_told_ = false;  // `started` was or is being written
   bool reading_ = false;

@@ -55,7 +55,7 @@ struct UnaryMethod {
 
 const std::map<std::string, UnaryMethod>& UnaryMethods() {
   static const auto* const methods = new std::map<std::string, UnaryMethod>{
-      {"Publish", {&HandlePublish, kBusySlots, false, false, &AdmitPublish}},
+      {"Publish", {&HandlePublish, kBusySlots, false, /*watched=*/true, &AdmitPublish}},
       {"Receive", {&HandleReceive, kBusySlots, false, /*watched=*/true}},
       {"Ack", {&HandleAck, kBusySlots, true}},
       {"Nack", {&HandleNack, kBusySlots, true}},

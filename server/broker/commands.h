@@ -22,7 +22,7 @@
 namespace sluice::broker {
 
 using Command =
-    std::variant<PublishCommand, SettleCommand, WrittenCommand, ReceiveCommand,
+    std::variant<PublishCommand, AbandonPublishesCommand, SettleCommand, WrittenCommand, ReceiveCommand,
                  ReceiveWrittenCommand, CancelReceiveCommand, SubscribeCommand, SetCreditCommand,
                  DrainSubscriptionCommand, CloseSubscriptionCommand, ExtendLeaseCommand,
                  TransactCommand, OpenProducerCommand, CreateQueueCommand, GetQueueCommand,

@@ -221,6 +221,9 @@ class EngineImpl : public Engine, private ShardPort {
             continue;
           }
         }
+        if (const auto* gone = std::get_if<AbandonPublishesCommand>(&command)) {
+          AbandonWaitingPublishes(gone->caller);
+        }
         draining_ = draining_ || std::holds_alternative<DrainCommand>(command) ||
                     std::holds_alternative<StopCommand>(command);
         shard_.Apply(std::move(command), now);
@@ -235,6 +238,14 @@ class EngineImpl : public Engine, private ShardPort {
                   "the server's disk is nearly full; publish again once messages have been "
                   "consumed or purged, or space has been made"),
         kStorageFullRetryMs));
+  }
+
+  void AbandonWaitingPublishes(uint64_t caller) {
+    std::erase_if(publishes_, [&](PublishCommand& publish) {
+      if (publish.caller != caller) return false;
+      publish.done(absl::CancelledError("the caller has gone"));
+      return true;
+    });
   }
 
   void AnswerWaitingPublishes(const absl::Status& status) {

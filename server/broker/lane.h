@@ -110,6 +110,8 @@ struct LaneState {
   uint64_t window_bytes = 0;
   bool reading = false;  // a page-in is under way
   std::optional<int64_t> peeked_ready_since_ms;  // of the first message, when the window is empty
+  bool peek_wanted = false;                      // it is to be read for that
+  Seq loaded_end = 0;                            // seqs below it were stored before this boot
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
   absl::btree_set<Seq> fetched;  // of them, those whose payload is in memory

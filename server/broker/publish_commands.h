@@ -62,7 +62,14 @@ struct PublishCommand {
   // (ProducerOpened::stream). Messages at or below the producer's last sequence are duplicates.
   uint64_t producer_stream = 0;
   int64_t first_sequence = 0;
+  // Names whoever waits in AbandonPublishesCommand; unique per boot. 0: it is never abandoned.
+  uint64_t caller = 0;
   Done done;
+};
+// The caller has gone: those of its publishes that wait for room are refused CANCELLED. What has been
+// decided stays.
+struct AbandonPublishesCommand {
+  uint64_t caller = 0;
 };
 
 // A stream with a producer id begins; an older one of the same target and id is fenced: what it

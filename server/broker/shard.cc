@@ -153,7 +153,7 @@ void Shard::Begin(Now now) {
   boot_row_.boot += 1;
   clean_stop_ = std::exchange(boot_row_.clean_stop, false);
   boot_row_dirty_ = true;
-  last_turn_ms_ = now.engine_ms;
+  last_turn_ms_ = boot_begin_ms_ = now.engine_ms;
   StartOpenMessages(now);
   StartQueues(now);
   RunTurn(now);
@@ -197,7 +197,8 @@ void Shard::AppendTurn(Now now) {
   effects_.lsn = last_lsn_;
   const bool has_effects = !effects_.replies.empty() || !effects_.progress.empty() ||
                            !effects_.returning.empty() || !effects_.freed_groups.empty() ||
-                           !effects_.resting.empty() || !effects_.holders.empty();
+                           !effects_.resting.empty() || !effects_.lost_leases.empty() ||
+                           !effects_.holders.empty();
   if (has_effects) waiting_effects_.push_back(std::move(effects_));
   effects_ = {};
   if (changed) {
@@ -218,6 +219,7 @@ void Shard::OnDurable(Lsn lsn, Now now) {
     TurnEffects effects = std::move(waiting_effects_.front());
     waiting_effects_.pop_front();
     for (Reply& reply : effects.replies) reply(absl::OkStatus());
+    TellLeasesLost(effects.lost_leases);
     for (const LaneProgress& progress : effects.progress) ShowProgress(progress);
     for (const ReturningMessage& returning : effects.returning) ShowReturned(returning);
     for (const FreedGroup& freed : effects.freed_groups) FreeGroup(freed);

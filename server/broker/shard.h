@@ -127,6 +127,11 @@ class Shard {
     QueueId qid;
     uint64_t hash;
   };
+  struct LostLease {
+    SubscriptionId holder;
+    ErrorReason reason;
+    Receipt receipt;
+  };
   // What may be said and shown once a batch is durable.
   struct TurnEffects {
     Lsn lsn = 0;
@@ -135,6 +140,7 @@ class Shard {
     std::vector<ReturningMessage> returning;
     std::vector<FreedGroup> freed_groups;
     std::vector<ReturningMessage> resting;  // may go out of memory
+    std::vector<LostLease> lost_leases;
     std::vector<SubscriptionId> holders;  // consumers with held deliveries
   };
 
@@ -211,6 +217,7 @@ class Shard {
   void RefuseLate(const std::string& name, Now now);
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);
+  void Do(AbandonPublishesCommand& command, Now now);
   void RetryWaitingLines(Queue& queue, Now now);
   void Unpark(ParkedPublish& attempt);
   void GiveUpParked(uint64_t id, Now now);
@@ -408,6 +415,7 @@ class Shard {
   // Takes an open message out of whatever it waits in: lease, retry, or the returned set.
   void Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   void TellLeaseLost(SubscriptionId holder, const Receipt& receipt, ErrorReason reason);
+  void TellLeasesLost(const std::vector<LostLease>& lost);
   void RememberRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns);
   bool WasRemoved(Queue& queue, Lane lane, Seq seq, int64_t now_ns);
 
@@ -487,8 +495,12 @@ class Shard {
   void ScheduleIdleExpiry(Queue& queue, Now now);
   void QueueIsIdle(Queue& queue, Now now);
   QueueInfo Describe(Queue& queue, Now now);
-  // When the oldest ready message of the lane was published; reads it if need be (nothing yet).
+  // When the oldest ready message of the lane was published. Where it has to be read for that,
+  // nothing until it is; of one from an earlier boot the begin of this boot, which is later.
   std::optional<int64_t> OldestReadyMs(Queue& queue, LaneState& lane);
+  void WantPeek(Queue& queue, LaneState& lane);
+  void StartPeeks();
+  void StartPeek(Queue& queue, LaneState& lane);
   void PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now now);
   void EndConsumersOf(Queue& queue, const absl::Status& status);
 
@@ -530,12 +542,15 @@ class Shard {
   absl::flat_hash_map<uint64_t, PendingRead> reads_;
   uint64_t next_ticket_ = 1;
   size_t peeks_ = 0;  // of them, for statistics
+  std::deque<std::pair<QueueId, Lane>> peeks_wanted_;
+  int64_t boot_begin_ms_ = 0;  // engine time
   uint64_t window_bytes_ = 0;
   uint64_t unwritten_bytes_ = 0;  // of all consumers
   uint64_t reading_bytes_ = 0;  // what the reads under way may bring at most
 
   // Publishes that wait.
   std::map<uint64_t, std::unique_ptr<ParkedPublish>> parked_;
+  absl::btree_set<std::pair<uint64_t, uint64_t>> parked_of_callers_;  // caller, id
   absl::flat_hash_map<std::string, std::deque<uint64_t>> parked_lines_;
   int64_t parked_bytes_ = 0;
   uint64_t next_parked_id_ = 1;

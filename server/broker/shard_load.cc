@@ -135,6 +135,7 @@ void Shard::RestoreLane(LaneState& lane) {
   for (const auto& [seq, message] : lane.open) {
     lane.holes_bound = std::max(lane.holes_bound, seq + 1);
   }
+  lane.loaded_end = lane.next_seq;
   // A clean stop has lowered the bound to what may still have been granted without a row.
   lane.crash_bound = std::min(lane.grant_bound, lane.next_seq);
 }

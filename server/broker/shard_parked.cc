@@ -43,8 +43,9 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   auto& line = parked_lines_[attempt.line];
   line.push_back(attempt.id);
   const std::string name = attempt.line;
-  if (const auto* publish = std::get_if<PublishCommand>(&attempt.command);
-      publish && publish->publish.wait_when_full_ms > 0) {
+  const auto* publish = std::get_if<PublishCommand>(&attempt.command);
+  if (publish && publish->caller != 0) parked_of_callers_.insert({publish->caller, attempt.id});
+  if (publish && publish->publish.wait_when_full_ms > 0) {
     attempt.give_up_ns = now.mono_ns + publish->publish.wait_when_full_ms * kNsPerMs;
     mono_timers_.Add({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
   }
@@ -200,12 +201,32 @@ void Shard::Unpark(ParkedPublish& attempt) {
   if (attempt.looked_up_from != 0) {
     lookups_from_.erase({attempt.looked_up_from, attempt.id});
   }
+  if (const auto* publish = std::get_if<PublishCommand>(&attempt.command)) {
+    parked_of_callers_.erase({publish->caller, attempt.id});
+  }
   parked_bytes_ -= attempt.bytes;
   const auto line = parked_lines_.find(attempt.line);
   auto& ids = line->second;
   ids.erase(std::find(ids.begin(), ids.end(), attempt.id));
   if (ids.empty()) parked_lines_.erase(line);
   parked_.erase(attempt.id);
+}
+
+void Shard::Do(AbandonPublishesCommand& command, Now now) {
+  std::vector<uint64_t> ids;
+  for (auto it = parked_of_callers_.lower_bound({command.caller, 0});
+       it != parked_of_callers_.end() && it->first == command.caller; ++it) {
+    ids.push_back(it->second);
+  }
+  for (const uint64_t id : ids) {
+    const auto it = parked_.find(id);
+    if (it == parked_.end()) continue;  // stored or refused when one before it made way
+    const std::string line = it->second->line;
+    const bool was_first = parked_lines_.at(line).front() == id;
+    RefusePublish(*it->second, absl::CancelledError("the caller has gone"));
+    Unpark(*it->second);
+    if (was_first) RetryLine(line, now);
+  }
 }
 
 // Its time to wait for room is over, whether or not it was its turn.

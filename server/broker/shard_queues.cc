@@ -157,28 +157,53 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   }
   if (!lane.window.empty()) return lane.window.front().info.ReadySinceMs();
   if (lane.peeked_ready_since_ms) return lane.peeked_ready_since_ms;
-  // Statistics must not get in the way of what consumers wait for.
-  if (!lane.reading && lane.HasMoreOnDisk() && peeks_ < kPeeksMax) {
-    ReadRequest request;
-    request.range = {queue.qid, lane.position.lane, lane.NextToPageIn(lane.fetch_cursor),
-                     lane.visible_end, 1, 1};
-    lane.reading = true;
-    ++peeks_;
-    StartRead(std::move(request),
-              [this, qid = queue.qid, lane_id = lane.position.lane](ReadResult& result, Now) {
-                --peeks_;
-                Queue* queue = FindQueue(qid);
-                if (!queue) return absl::OkStatus();
+  if (!lane.reading && lane.HasMoreOnDisk()) {
+    WantPeek(queue, lane);
+    if (lane.NextToPageIn(lane.fetch_cursor) < lane.loaded_end) return boot_begin_ms_;
+  }
+  return std::nullopt;
+}
+
+void Shard::WantPeek(Queue& queue, LaneState& lane) {
+  if (std::exchange(lane.peek_wanted, true)) return;
+  peeks_wanted_.push_back({queue.qid, lane.position.lane});
+  StartPeeks();
+}
+
+// Few at a time: statistics must not get in the way of what consumers wait for.
+void Shard::StartPeeks() {
+  while (peeks_ < kPeeksMax && !peeks_wanted_.empty()) {
+    const auto [qid, lane_id] = peeks_wanted_.front();
+    peeks_wanted_.pop_front();
+    Queue* queue = FindQueue(qid);
+    if (!queue) continue;
+    LaneState& lane = *queue->lanes[lane_id];
+    lane.peek_wanted = false;
+    const bool known = !lane.window.empty() || lane.peeked_ready_since_ms;
+    if (!known && !lane.reading && lane.HasMoreOnDisk()) StartPeek(*queue, lane);
+  }
+}
+
+void Shard::StartPeek(Queue& queue, LaneState& lane) {
+  ReadRequest request;
+  request.range = {queue.qid, lane.position.lane, lane.NextToPageIn(lane.fetch_cursor),
+                   lane.visible_end, 1, 1};
+  lane.reading = true;
+  ++peeks_;
+  StartRead(std::move(request),
+            [this, qid = queue.qid, lane_id = lane.position.lane](ReadResult& result, Now) {
+              --peeks_;
+              if (Queue* queue = FindQueue(qid)) {
                 LaneState& lane = *queue->lanes[lane_id];
                 lane.reading = false;
                 if (!result.messages.empty()) {
                   lane.peeked_ready_since_ms = result.messages.front().info.ReadySinceMs();
                 }
                 Wake(*queue);
-                return absl::OkStatus();
-              });
-  }
-  return std::nullopt;
+              }
+              StartPeeks();
+              return absl::OkStatus();
+            });
 }
 
 WaitReason Shard::WhyReadyWaits(Queue& queue, Now now) const {

@@ -1,6 +1,7 @@
 // Settling: ack, nack, extend, and what a lease's end means.
 #include <algorithm>
 
+#include "absl/container/btree_map.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/broker/shard.h"
@@ -142,10 +143,19 @@ void Shard::EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& messag
 void Shard::TellLeaseLost(SubscriptionId holder, const Receipt& receipt, ErrorReason reason) {
   const Consumer* consumer = FindConsumer(holder);
   if (!consumer || consumer->ended || consumer->IsReceive()) return;
-  ReplyWhenDurable([this, holder, receipt, reason](const absl::Status& status) {
-    const Consumer* consumer = FindConsumer(holder);
-    if (status.ok() && consumer && !consumer->ended) consumer->sink->OnLeaseLost({receipt}, reason);
-  });
+  effects_.lost_leases.push_back({holder, reason, receipt});
+}
+
+// One report for each stream and reason, however many leases a purge or a pause of the client ended.
+void Shard::TellLeasesLost(const std::vector<LostLease>& lost) {
+  absl::btree_map<std::pair<SubscriptionId, ErrorReason>, std::vector<Receipt>> reports;
+  for (const LostLease& lease : lost) {
+    reports[{lease.holder, lease.reason}].push_back(lease.receipt);
+  }
+  for (auto& [of, receipts] : reports) {
+    const Consumer* consumer = FindConsumer(of.first);
+    if (consumer && !consumer->ended) consumer->sink->OnLeaseLost(std::move(receipts), of.second);
+  }
 }
 
 void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, bool failed,

@@ -2,6 +2,7 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -17,7 +18,10 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kDrainLimit = absl::Seconds(10);
 
-class LifecycleTest : public ServerTest {};
+class LifecycleTest : public ServerTest {
+ protected:
+  void Garble(const std::string& extension);
+};
 
 TEST_F(LifecycleTest, HealthKnowsEachServiceAndNoOther) {
   for (const char* service : {"", "sluice.v1.QueueService", "sluice.v1.AdminService"}) {
@@ -137,25 +141,56 @@ TEST_F(LifecycleTest, ListeningBeyondLoopbackNeedsInsecure) {
   EXPECT_THAT(open_to_all.Log(), HasSubstr("insecure"));
 }
 
+// Writes into the middle of the largest file of that kind.
+void LifecycleTest::Garble(const std::string& extension) {
+  std::filesystem::path largest;
+  uintmax_t bytes = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(server_.data_dir())) {
+    if (entry.path().extension() == extension && entry.file_size() > bytes) {
+      largest = entry.path();
+      bytes = entry.file_size();
+    }
+  }
+  ASSERT_GT(bytes, 50'000u);
+  std::fstream file(largest, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(bytes / 2));
+  file.write("garbage!", 8);
+}
+
+TEST_F(LifecycleTest, DamagedMessagesAreToldToWhoeverWaitsBeforeTheServerEnds) {
+  MakeQueue("q");
+  MakeQueue("other");
+  std::mt19937 random(1);
+  for (int i = 0; i < 100; ++i) {
+    std::string body(2000, '\0');  // does not compress
+    for (char& c : body) c = static_cast<char>(random());
+    Publish("q", {body});
+  }
+  server_.Kill();
+  StartServer();  // what was in the log is in files now
+  server_.Kill();
+  Garble(".sst");
+  StartServer();
+  Subscription other(*client_, SubscribeTo("other"));
+  v1::ReceiveRequest request;
+  request.set_queue("q");
+  request.set_max_messages(1000);
+  *request.mutable_wait() = ToProto(absl::Seconds(10));
+  v1::ReceiveResponse response;
+  grpc::Status status = grpc::Status::OK;
+  while (status.ok()) status = CallQueues(&QueueService::Stub::Receive, request, &response);
+  EXPECT_THAT(status, FailsWith(grpc::StatusCode::DATA_LOSS, "DATA_DAMAGED"));
+  EXPECT_THAT(other.Finish(), FailsWith(grpc::StatusCode::DATA_LOSS, "DATA_DAMAGED"));
+  const absl::StatusOr<int> code = server_.WaitForExit(absl::Seconds(15));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_NE(*code, 0);
+}
+
 TEST_F(LifecycleTest, DamageInTheMiddleOfTheWalRefusesToStart) {
   MakeQueue("q");
   for (int i = 0; i < 50; ++i) Publish("q", {std::string(2000, 'x')});
   server_.Kill();
-  // The largest .log file of the store is its write-ahead log.
-  std::filesystem::path wal;
-  uintmax_t wal_bytes = 0;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(server_.data_dir())) {
-    if (entry.path().extension() == ".log" && entry.file_size() > wal_bytes) {
-      wal = entry.path();
-      wal_bytes = entry.file_size();
-    }
-  }
-  ASSERT_GT(wal_bytes, 50'000u);
-  {
-    std::fstream file(wal, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(static_cast<std::streamoff>(wal_bytes / 2));
-    file.write("garbage!", 8);
-  }
+  Garble(".log");  // the largest is the write-ahead log
   ASSERT_TRUE(server_.Spawn().ok());
   const absl::StatusOr<int> code = server_.WaitForExit(absl::Seconds(15));
   ASSERT_TRUE(code.ok()) << "it serves damaged data";

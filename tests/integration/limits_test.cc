@@ -207,6 +207,61 @@ TEST_F(LimitsTest, AWaitEndsWhenItIsOverAndBeforeTheDeadlineOfTheCall) {
                                                   "INVALID_FIELD", "wait_when_full"));
 }
 
+TEST_F(LimitsTest, ACallerThatGoesTakesItsWaitingPublishWithIt) {
+  Create(Limited("q", 1));
+  Send("q", MessageOf("first"));
+  const auto started = [&](const std::string& method) {
+    return Metric("grpc_server_started_total", {"grpc_method=\"" + method + "\""});
+  };
+  const auto handled = [&](const std::string& method) {
+    return Metric("grpc_server_handled_total",
+                  {"grpc_method=\"" + method + "\"", "grpc_code=\"Canceled\""});
+  };
+  {
+    auto context = NewContext();
+    v1::PublishRequest request;
+    request.set_queue("q");
+    request.add_messages()->set_body("of a caller that has gone");
+    *request.mutable_wait_when_full() = ToProto(absl::Minutes(1));
+    grpc::CompletionQueue queue;
+    auto call = client_->queues->AsyncPublish(context.get(), request, &queue);
+    v1::PublishResponse response;
+    grpc::Status status;
+    call->Finish(&response, &status, nullptr);
+    ASSERT_TRUE(WaitUntil([&] { return started("Publish") >= 2; }));
+    context->TryCancel();
+    void* tag = nullptr;
+    bool ok = false;
+    queue.Next(&tag, &ok);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  }
+  ASSERT_TRUE(WaitUntil([&] { return handled("Publish") >= 1; }));
+  {
+    auto context = NewContext();
+    auto stream = client_->queues->PublishStream(context.get());
+    v1::PublishStreamRequest request;
+    request.mutable_init()->set_queue("q");
+    *request.mutable_init()->mutable_wait_when_full() = ToProto(absl::Minutes(1));
+    stream->Write(request);
+    v1::PublishStreamResponse response;
+    ASSERT_TRUE(stream->Read(&response));
+    v1::PublishStreamRequest batch;
+    batch.mutable_batch()->set_first_sequence(1);
+    batch.mutable_batch()->add_messages()->set_body("of a stream that has gone");
+    stream->Write(batch);
+    const auto received = [&] {
+      return Metric("grpc_server_msg_received_total", {"grpc_method=\"PublishStream\""});
+    };
+    ASSERT_TRUE(WaitUntil([&] { return received() >= 2; }));
+    context->TryCancel();
+    stream->Finish();
+  }
+  ASSERT_TRUE(WaitUntil([&] { return handled("PublishStream") >= 1; }));
+  EXPECT_THAT(Drain("q"), ElementsAre("first"));
+  Send("q", MessageOf("second"));
+  EXPECT_THAT(Drain("q"), ElementsAre("second"));
+}
+
 TEST_F(LimitsTest, AStopEndsTheWaitAndSaysThatItDidNotHappen) {
   Create(Limited("q", 1));
   Send("q", MessageOf("first"));

@@ -216,5 +216,21 @@ TEST_F(SubscribeTest, PurgeWithLeasedTellsTheConsumer) {
   EXPECT_THAT(lost->receipts(), ElementsAre(delivery.receipt()));
 }
 
+TEST_F(SubscribeTest, AllLeasesThatAPurgeEndsAreToldInOneResponse) {
+  MakeQueue("q");
+  Subscription subscription(*client_, SubscribeTo("q"));
+  Publish("q", Numbered("m", 50));
+  const std::vector<v1::Delivery> deliveries = subscription.Next(50);
+  v1::PurgeQueueRequest request;
+  request.set_queue("q");
+  request.set_include_leased(true);
+  v1::PurgeQueueResponse response;
+  ASSERT_THAT(CallAdmin(&AdminService::Stub::PurgeQueue, request, &response), IsOk());
+  EXPECT_EQ(response.purged(), 50);
+  const std::optional<v1::LeaseLost> lost = subscription.NextLeaseLost();
+  ASSERT_TRUE(lost.has_value());
+  EXPECT_EQ(lost->receipts_size(), 50);
+}
+
 }  // namespace
 }  // namespace sluice::testing

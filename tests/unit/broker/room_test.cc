@@ -332,6 +332,36 @@ TEST_F(Room, APublishWaitsForRoomAndKeepsItsPlace) {
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"c", "d"}));
 }
 
+TEST_F(Room, WhoHasGoneTakesItsWaitingPublishesWithIt) {
+  Create(Limited(1));
+  shard_.Send("q", {{"a"}});
+  const auto wait = [&](const std::string& body, uint64_t caller) {
+    ShardHarness::PublishReply reply;
+    PublishCommand command;
+    command.publish = Waiting({{body}}, 60'000);
+    command.caller = caller;
+    command.done = reply.Done();
+    shard_.Start(std::move(command));
+    return reply;
+  };
+  const auto first = wait("gone", 7);
+  const auto second = wait("stays", 8);
+  const auto third = wait("gone as well", 7);
+  shard_.Run(AbandonPublishesCommand{7});
+  for (const auto& gone : {first, third}) {
+    ASSERT_TRUE(gone.answered());
+    EXPECT_TRUE(absl::IsCancelled((*gone).status())) << (*gone).status();
+  }
+  EXPECT_FALSE(second.answered());
+  const auto got = shard_.Receive("q");
+  ASSERT_TRUE(shard_.Ack("q", got.at(0).receipt).ok());
+  ASSERT_TRUE(second.answered());
+  EXPECT_TRUE((*second).ok()) << "nothing is left before it";
+  EXPECT_EQ(shard_.ListBodies("q"), Bodies{"stays"});
+  shard_.Run(AbandonPublishesCommand{8});
+  EXPECT_EQ(shard_.ListBodies("q"), Bodies{"stays"}) << "what is stored stays";
+}
+
 TEST_F(Room, TheAnswerOfAWaitingPublishWaitsForTheDisk) {
   Create(Limited(1));
   shard_.Send("q", {{"a"}});
