@@ -77,6 +77,8 @@ void Shard::Leave(Queue& queue, LaneState& lane, Seq seq, uint32_t size_bytes,
   }
   lane.Settle(seq, size_bytes, batch_);
   if (was_open) ForgetOpen(queue, 1);
+  // It may have been too large for those who have credit, with others behind it that are not.
+  if (!was_open && lane_id != kDelayedLane) Wake(queue);
   MarkDirty(queue, lane);
   RoomMade(queue);
 }

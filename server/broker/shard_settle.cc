@@ -118,6 +118,7 @@ void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message)
       lane.returned.erase(seq);
       lane.TakeFetched(seq, message, &window_bytes_);
       ScheduleDue(queue, lane);
+      Wake(queue);  // what comes after it may fit where it did not
       return;
     case OpenState::kDying: --lane.dying; return;
     case OpenState::kReturning: return;

@@ -10,6 +10,7 @@ using ::sluice::testing::BodiesOf;
 using ::sluice::testing::RecordingSink;
 using ::sluice::testing::Reply;
 using ::sluice::testing::ShardHarness;
+using ::sluice::testing::TestMessage;
 using Bodies = std::vector<std::string>;
 
 class Subscription : public ::testing::Test {
@@ -127,6 +128,67 @@ TEST_F(Subscription, MaxMessagesEndsWithOkAndKeepsLeases) {
   EXPECT_TRUE(shard_.Ack("q", got[0].receipt).ok());
   Pass(kLeaseMsDefault);
   EXPECT_EQ(shard_.Stats("q").ready, 2) << "and nothing is told to the ended stream";
+}
+
+// A consumer holds "small"; the large one, which has been handed out and given back, does not fit
+// beside it, and "next" and "last" wait behind that.
+class BehindALargeOne : public Subscription {
+ protected:
+  static constexpr int64_t kTtlMs = 500;
+
+  BehindALargeOne() {
+    TestMessage large{std::string(2000, 'x')};
+    large.ttl_ms = kTtlMs;
+    shard_.Send("q", {large});
+    const auto got = shard_.Receive("q");
+    EXPECT_EQ(got.size(), 1u);
+    receipt_ = got.front().receipt;
+    EXPECT_TRUE(shard_.Settle("q", receipt_, SettleAction::kRelease).ok());
+  }
+  void Consume() {
+    shard_.Send("q", {{"small", kPriorityMax}, {"next"}});
+    auto command = ToQ();
+    command.max_bytes_in_flight = 1500;
+    sink_ = shard_.Subscribe(std::move(command));
+    shard_.Send("q", {{"last"}});
+    ASSERT_EQ(BodiesOf(sink_->Take()), Bodies{"small"});
+  }
+
+  Receipt receipt_;
+  std::shared_ptr<RecordingSink> sink_;
+};
+
+TEST_F(BehindALargeOne, TheNextGoesOutWhenThatIsAcked) {
+  Consume();
+  ASSERT_TRUE(shard_.Ack("q", receipt_).ok());
+  EXPECT_EQ(BodiesOf(sink_->Take()), (Bodies{"next", "last"}));
+}
+
+TEST_F(BehindALargeOne, TheNextGoesOutWhenThatIsPutOff) {
+  Consume();
+  ASSERT_TRUE(shard_.Settle("q", receipt_, SettleAction::kDelay, /*delay_ms=*/100).ok());
+  EXPECT_EQ(BodiesOf(sink_->Take()), (Bodies{"next", "last"}));
+}
+
+TEST_F(BehindALargeOne, TheNextGoesOutWhenThatHasNeverBeenHandedOutAndExpires) {
+  ASSERT_TRUE(shard_.Ack("q", receipt_).ok());
+  TestMessage large{std::string(2000, 'x')};
+  large.ttl_ms = kTtlMs;
+  shard_.Send("q", {large});
+  Consume();
+  shard_.Pass(2 * kTtlMs);
+  EXPECT_EQ(BodiesOf(sink_->Take()), (Bodies{"next", "last"}));
+}
+
+TEST_F(BehindALargeOne, TheNextGoesOutWhenThatHasNeverBeenHandedOutAndIsDeleted) {
+  ASSERT_TRUE(shard_.Ack("q", receipt_).ok());
+  EditMessagesCommand command;
+  command.queue = "q";
+  command.action = EditMessagesCommand::Action::kDelete;
+  command.positions = shard_.Send("q", {{std::string(2000, 'x')}});
+  Consume();
+  ASSERT_EQ(shard_.Edit(std::move(command)).value(), 1);
+  EXPECT_EQ(BodiesOf(sink_->Take()), (Bodies{"next", "last"}));
 }
 
 TEST_F(Subscription, IdleTimeoutCountsFromTheLastDelivery) {
