@@ -363,7 +363,8 @@ bool NaiveModel::IsDisturbed(ModelQueue& queue) {
 ModelDepth NaiveModel::Depth(ModelQueue& queue) {
   ModelDepth depth;
   for (auto& [lane, of_lane] : queue.unsettled) {
-    if (of_lane.empty() && EverythingDurable()) queue.bytes_near.erase(lane);
+    // What this very turn has settled may still come back.
+    if (of_lane.empty() && EverythingDurable() && touched_.empty()) queue.bytes_near.erase(lane);
     for (auto& [seq, message] : of_lane) {
       ++depth.total;
       depth.bytes += message->bytes;
