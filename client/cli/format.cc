@@ -60,6 +60,10 @@ std::string HumanCount(int64_t count) {
   return digits;
 }
 
+std::string HumanCount(int64_t count, absl::string_view noun) {
+  return absl::StrCat(HumanCount(count), " ", noun, count == 1 ? "" : "s");
+}
+
 std::string HumanDuration(absl::Duration duration) {
   if (duration <= absl::ZeroDuration()) return "0s";
   if (duration < absl::Seconds(1)) {

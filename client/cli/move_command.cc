@@ -79,7 +79,7 @@ int Move(Context& context, const MoveOptions& options) {
   if (context.json) {
     std::cout << absl::StrCat("{\"moved\":", moved, "}") << std::endl;
   } else if (status.ok() || moved > 0) {
-    std::cout << "moved " << HumanCount(moved) << " messages" << std::endl;
+    std::cout << "moved " << HumanCount(moved, "message") << std::endl;
   }
   return status.ok() ? kExitOk : context.Fail(status);
 }

@@ -131,7 +131,7 @@ class Replier {
     const absl::Status status =
         consumer_->Run([this](const v1::Delivery& delivery) { Take(delivery); });
     if (!options_.quiet) {
-      std::cerr << "replied to " << HumanCount(replied_) << " messages";
+      std::cerr << "replied to " << HumanCount(replied_, "message");
       if (failed_ > 0) std::cerr << ", failed " << HumanCount(failed_);
       std::cerr << "\n";
     }

@@ -128,6 +128,16 @@ TEST_F(CliTest, KnowsItsVersion) {
   EXPECT_THAT(result.out, StartsWith("sluice "));
 }
 
+TEST_F(CliTest, OneMessageIsNotMessages) {
+  MakeQueue("q", absl::Seconds(1));
+  EXPECT_THAT(Run({"publish", "q"}, "one\n").out, HasSubstr("confirmed 1 message ("));
+  EXPECT_THAT(Run({"publish", "q"}, "two\nthree\n").out, HasSubstr("confirmed 2 messages ("));
+  EXPECT_EQ(Run({"queue", "purge", "q"}).out, "removed 3 messages\n");
+  Publish("q", {"lost"});
+  EXPECT_EQ(Run({"subscribe", "q", "--count", "2"}).err,
+            "sluice: lost the lease of 1 message\n");
+}
+
 // Whoever follows the help must not be told that it is not built.
 TEST_F(CliTest, TheExamplesOfQueueUpdateWork) {
   MakeQueue("orders");
