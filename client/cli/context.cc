@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/format.h"
 
@@ -173,6 +174,16 @@ CLI::Option* AddLease(CLI::App& app, absl::Duration* target, const std::string& 
         *target = lease;
       },
       help);
+}
+
+CLI::Validator FromOn(int64_t least) {
+  return CLI::Validator(
+      [least](std::string& text) {
+        int64_t number = 0;
+        if (absl::SimpleAtoi(text, &number) && number >= least) return std::string();
+        return absl::StrCat("'", text, "' is wrong: it must be a number from ", least, " on");
+      },
+      absl::StrCat("FROM ", least));
 }
 
 CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,

@@ -105,6 +105,8 @@ CLI::Option* AddTimeFunction(CLI::App& app, const std::string& name,
                              std::function<void(absl::Time)> take, const std::string& help);
 CLI::Option* AddRate(CLI::App& app, const std::string& name, std::function<void(double)> take,
                      const std::string& help);
+// For whole numbers: `least` and more.
+CLI::Validator FromOn(int64_t least);
 CLI::Option* AddBytes(CLI::App& app, const std::string& name,
                       std::function<void(int64_t)> take, const std::string& help);
 CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,

@@ -98,7 +98,7 @@ void AddList(CLI::App& app, Context& context) {
   command->add_option("queue", *options->request.mutable_queue(), "Name of the queue")->required();
   AddMessageFilterOptions(*command, options->request.mutable_filter());
   command->add_option("--limit,-n", options->limit, "Messages at most; 0 is all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(FromOn(0))
       ->capture_default_str();
   command->add_flag("--bodies", options->bodies, "Whole bodies, not only how they begin");
 }
@@ -289,7 +289,7 @@ void AddRedrive(CLI::App& app, Context& context) {
       ->add_option_function<int64_t>(
           "--max", [request](int64_t count) { request->set_max_messages(count); },
           "Stop after this many [no limit]")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_flag_function(
       "--dry-run", [request](int64_t) { request->set_dry_run(true); }, "Count, and move nothing");
 }

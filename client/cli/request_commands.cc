@@ -233,7 +233,7 @@ void AddRequestCommands(CLI::App& app, Context& context) {
   how->add_flag("--echo", reply->echo, "Reply with the body itself");
   how->require_option(1);
   command->add_option("--count,-n", reply->consumer.max_messages, "End after this many messages")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_option("--max-in-flight", reply->consumer.max_in_flight,
                       "Messages held and not answered at most [100]")
       ->check(CLI::Range(1, 100'000));

@@ -160,7 +160,7 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
                  "The server acks as it hands out: fast, but what gets lost on the way is lost")
       ->excludes(ack);
   command->add_option("--count,-n", consumer.max_messages, "End after this many messages")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_flag("--follow,-f", consumer.reopen,
                     "Go on for ever, and subscribe again when the server goes away or the stream breaks");
   AddDuration(*command, "--idle-timeout", &options->idle_timeout,

@@ -26,6 +26,13 @@ class CliTest : public ServerTest {
   CommandResult Run(const std::vector<std::string>& arguments, const std::string& input = "") {
     return RunSluice(server_.address(), arguments, input);
   }
+
+  // What a wrong command line is answered.
+  std::string UsageComplaint(const std::vector<std::string>& arguments) {
+    const CommandResult result = Run(arguments);
+    EXPECT_EQ(result.exit_code, kUsage) << ::testing::PrintToString(arguments);
+    return result.err;
+  }
 };
 
 TEST_F(CliTest, ALineThatNoRequestCanCarryIsRefusedByNumberAndTheRestIsStored) {
@@ -136,6 +143,24 @@ TEST_F(CliTest, OneMessageIsNotMessages) {
   Publish("q", {"lost"});
   EXPECT_EQ(Run({"subscribe", "q", "--count", "2"}).err,
             "sluice: lost the lease of 1 message\n");
+}
+
+TEST_F(CliTest, AWrongCountIsToldWhatItMayBe) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"subscribe", "q", "--count"},
+        {"move", "q", "q2", "--count"},
+        {"reply", "q", "--echo", "--count"},
+        {"message", "redrive", "q", "--max"}}) {
+    for (const std::string count : {"0", "-1", "x", "1.5", ""}) {
+      std::vector<std::string> with = words;
+      with.push_back(count);
+      EXPECT_THAT(UsageComplaint(with),
+                  HasSubstr("'" + count + "' is wrong: it must be a number from 1 on\n"))
+          << words[0];
+    }
+  }
+  EXPECT_THAT(UsageComplaint({"message", "list", "q", "--limit", "-1"}),
+              HasSubstr("'-1' is wrong: it must be a number from 0 on\n"));
 }
 
 // Whoever follows the help must not be told that it is not built.
