@@ -1,6 +1,8 @@
 #include "client/cli/context.h"
 
 #include <google/protobuf/util/json_util.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <iostream>
 #include <utility>
@@ -113,6 +115,23 @@ void PrintRow(absl::string_view name, const std::string& value) {
   constexpr size_t kNameWidth = 22;
   const std::string pad(name.size() < kNameWidth ? kNameWidth - name.size() : 1, ' ');
   std::cout << name << ":" << pad << value << "\n";
+}
+
+namespace {
+
+// A stream does not keep why it failed; the pipe itself still knows.
+bool ReaderLeft(int fd) {
+  pollfd pipe = {.fd = fd, .events = POLLOUT, .revents = 0};
+  return poll(&pipe, 1, 0) == 1 && (pipe.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+}  // namespace
+
+int FinishOutput(int exit_code) {
+  // `sluice message list q | head` is no failure.
+  if (std::cout.flush() || ReaderLeft(STDOUT_FILENO)) return exit_code;
+  std::cerr << "sluice: the output could not be written\n";
+  return exit_code == kExitOk ? static_cast<int>(kExitRefused) : exit_code;
 }
 
 CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,

@@ -9,7 +9,7 @@ namespace {
 constexpr char kFooter[] =
     "Exit codes:\n"
     "  0  done\n"
-    "  1  refused by the server, wholly or in part\n"
+    "  1  refused by the server, wholly or in part; or the output could not be written\n"
     "  2  wrong usage; nothing was sent\n"
     "  3  the server was not reached, or was lost: it may have happened\n"
     "  4  nothing was there (receive, request)\n"
@@ -19,6 +19,15 @@ constexpr char kFooter[] =
     "  sluice publish orders 'two apples'\n"
     "  sluice subscribe orders --ack --follow\n"
     "Every command has examples of its own: sluice publish --help\n";
+
+int Run(CLI::App& app, const sluice::cli::Context& context, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? sluice::cli::kExitOk : sluice::cli::kExitUsage;
+  }
+  return context.exit_code;
+}
 
 }  // namespace
 
@@ -52,10 +61,5 @@ int main(int argc, char** argv) {
   sluice::cli::AddDefinitionsCommands(app, context);
   sluice::cli::AddServerCommands(app, context);
   sluice::cli::AddBenchCommands(app, context);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? sluice::cli::kExitOk : sluice::cli::kExitUsage;
-  }
-  return context.exit_code;
+  return sluice::cli::FinishOutput(Run(app, context, argc, argv));
 }

@@ -1,8 +1,10 @@
 // The `sluice` command line: what it says and how it exits.
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "tests/integration/fixture.h"
 #include "tests/support/command.h"
 
@@ -25,6 +27,27 @@ class CliTest : public ServerTest {
  protected:
   CommandResult Run(const std::vector<std::string>& arguments, const std::string& input = "") {
     return RunSluice(server_.address(), arguments, input);
+  }
+
+  // `sluice COMMAND > /dev/full`.
+  CommandResult RunIntoFullDevice(const std::string& command) {
+    const char* const other = std::getenv("SLUICE_CLI_BIN");
+    // Programs and tests are built into one folder.
+    const std::string program =
+        other != nullptr
+            ? other
+            : std::filesystem::canonical("/proc/self/exe").replace_filename("sluice").string();
+    const std::string script = server_.data_dir() + "/into_full_device";
+    std::ofstream(script) << "#!/bin/sh\nexec '" << program << "' \"$@\" > /dev/full\n";
+    std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+    setenv("SLUICE_CLI_BIN", script.c_str(), /*overwrite=*/1);
+    CommandResult result = Run(absl::StrSplit(command, ' '));
+    if (other != nullptr) {
+      setenv("SLUICE_CLI_BIN", program.c_str(), /*overwrite=*/1);
+    } else {
+      unsetenv("SLUICE_CLI_BIN");
+    }
+    return result;
   }
 
   // What a wrong command line is answered.
@@ -161,6 +184,17 @@ TEST_F(CliTest, AWrongCountIsToldWhatItMayBe) {
   }
   EXPECT_THAT(UsageComplaint({"message", "list", "q", "--limit", "-1"}),
               HasSubstr("'-1' is wrong: it must be a number from 0 on\n"));
+}
+
+TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
+  MakeQueue("q");
+  for (const std::string command :
+       {"definitions export", "queue list", "queue show q", "message list q", "info --json",
+        "publish q hi", "bench publish --count 10 --producers 1", "publish --help", "--version"}) {
+    const CommandResult result = RunIntoFullDevice(command);
+    EXPECT_EQ(result.exit_code, kRefused) << command;
+    EXPECT_THAT(result.err, HasSubstr("sluice: the output could not be written\n")) << command;
+  }
 }
 
 // Whoever follows the help must not be told that it is not built.
