@@ -1,6 +1,11 @@
 // `sluice`: the command line of a Sluice server.
 #include <csignal>
+#include <iostream>
+#include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "client/cli/commands.h"
 
@@ -20,10 +25,32 @@ constexpr char kFooter[] =
     "  sluice subscribe orders --ack --follow\n"
     "Every command has examples of its own: sluice publish --help\n";
 
+// What to say of a word that stands where a command must and is none. Empty if there is no such
+// word: CLI11 itself says only that a command is missing.
+std::string ExplainUnknownCommand(const CLI::App& app) {
+  const CLI::App* command = &app;
+  std::string words;
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    absl::StrAppend(&words, command->get_name(), " ");
+  }
+  const std::vector<std::string> rest = app.remaining(/*recurse=*/true);
+  if (command->get_require_subcommand_min() == 0 || rest.empty()) return "";
+  // After an option that nobody knows it cannot be told which word is its value.
+  if (absl::StartsWith(rest.front(), "-")) return "";
+  return absl::StrCat("there is no command '", words, rest.front(), "'; see sluice ", words,
+                      "--help");
+}
+
 int Run(CLI::App& app, const sluice::cli::Context& context, int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    const bool missing = error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError);
+    if (const std::string text = missing ? ExplainUnknownCommand(app) : ""; !text.empty()) {
+      std::cerr << "sluice: " << text << "\n";
+      return sluice::cli::kExitUsage;
+    }
     return app.exit(error) == 0 ? sluice::cli::kExitOk : sluice::cli::kExitUsage;
   }
   return context.exit_code;

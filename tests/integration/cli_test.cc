@@ -197,6 +197,19 @@ TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
   }
 }
 
+TEST_F(CliTest, AnUnknownCommandIsNamed) {
+  EXPECT_EQ(UsageComplaint({"nosuch"}),
+            "sluice: there is no command 'nosuch'; see sluice --help\n");
+  EXPECT_EQ(UsageComplaint({"--json", "nosuch", "list", "--limit", "3"}),
+            "sluice: there is no command 'nosuch'; see sluice --help\n");
+  EXPECT_EQ(UsageComplaint({"queue", "nosuch"}),
+            "sluice: there is no command 'queue nosuch'; see sluice queue --help\n");
+  EXPECT_EQ(UsageComplaint({"queue", "publish", "q"}),
+            "sluice: there is no command 'queue publish'; see sluice queue --help\n");
+  EXPECT_THAT(UsageComplaint({"queue"}), HasSubstr("A subcommand is required"));
+  EXPECT_THAT(UsageComplaint({"publish"}), HasSubstr("queue is required"));
+}
+
 // Whoever follows the help must not be told that it is not built.
 TEST_F(CliTest, TheExamplesOfQueueUpdateWork) {
   MakeQueue("orders");
