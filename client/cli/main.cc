@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "client/cli/commands.h"
+#include "client/cli/server_address.h"
 
 namespace {
 
@@ -71,6 +72,10 @@ int main(int argc, char** argv) {
   app.fallthrough();
   app.add_option("--server", context.server, "Address of the server, host:port")
       ->envname("SLUICE_SERVER")
+      ->check(
+          [](const std::string& address) {
+            return std::string(sluice::cli::CheckServerAddress(address).message());
+          })
       ->capture_default_str();
   sluice::cli::AddDuration(app, "--timeout", &context.timeout,
                            "How long to wait for an answer [10s]");

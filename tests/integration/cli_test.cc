@@ -158,34 +158,6 @@ TEST_F(CliTest, KnowsItsVersion) {
   EXPECT_THAT(result.out, StartsWith("sluice "));
 }
 
-TEST_F(CliTest, OneMessageIsNotMessages) {
-  MakeQueue("q", absl::Seconds(1));
-  EXPECT_THAT(Run({"publish", "q"}, "one\n").out, HasSubstr("confirmed 1 message ("));
-  EXPECT_THAT(Run({"publish", "q"}, "two\nthree\n").out, HasSubstr("confirmed 2 messages ("));
-  EXPECT_EQ(Run({"queue", "purge", "q"}).out, "removed 3 messages\n");
-  Publish("q", {"lost"});
-  EXPECT_EQ(Run({"subscribe", "q", "--count", "2"}).err,
-            "sluice: lost the lease of 1 message\n");
-}
-
-TEST_F(CliTest, AWrongCountIsToldWhatItMayBe) {
-  for (const std::vector<std::string>& words :
-       {std::vector<std::string>{"subscribe", "q", "--count"},
-        {"move", "q", "q2", "--count"},
-        {"reply", "q", "--echo", "--count"},
-        {"message", "redrive", "q", "--max"}}) {
-    for (const std::string count : {"0", "-1", "x", "1.5", ""}) {
-      std::vector<std::string> with = words;
-      with.push_back(count);
-      EXPECT_THAT(UsageComplaint(with),
-                  HasSubstr("'" + count + "' is wrong: it must be a number from 1 on\n"))
-          << words[0];
-    }
-  }
-  EXPECT_THAT(UsageComplaint({"message", "list", "q", "--limit", "-1"}),
-              HasSubstr("'-1' is wrong: it must be a number from 0 on\n"));
-}
-
 TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
   MakeQueue("q");
   for (const std::string command :
@@ -208,6 +180,43 @@ TEST_F(CliTest, AnUnknownCommandIsNamed) {
             "sluice: there is no command 'queue publish'; see sluice queue --help\n");
   EXPECT_THAT(UsageComplaint({"queue"}), HasSubstr("A subcommand is required"));
   EXPECT_THAT(UsageComplaint({"publish"}), HasSubstr("queue is required"));
+}
+
+TEST_F(CliTest, AWrongCountIsToldWhatItMayBe) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"subscribe", "q", "--count"},
+        {"move", "q", "q2", "--count"},
+        {"reply", "q", "--echo", "--count"},
+        {"message", "redrive", "q", "--max"}}) {
+    for (const std::string count : {"0", "-1", "x", "1.5", ""}) {
+      std::vector<std::string> with = words;
+      with.push_back(count);
+      EXPECT_THAT(UsageComplaint(with),
+                  HasSubstr("'" + count + "' is wrong: it must be a number from 1 on\n"))
+          << words[0];
+    }
+  }
+  EXPECT_THAT(UsageComplaint({"message", "list", "q", "--limit", "-1"}),
+              HasSubstr("'-1' is wrong: it must be a number from 0 on\n"));
+}
+
+TEST_F(CliTest, AnAddressThatIsNoneIsWrongUsage) {
+  for (const std::string address : {"", "localhost", "http://127.0.0.1:7070", "ipv4:garbage"}) {
+    const CommandResult result = RunSluice(address, {"queue", "list"});
+    EXPECT_EQ(result.exit_code, kUsage) << address;
+    EXPECT_THAT(result.err, StartsWith("--server: '" + address + "' is no address of a server"));
+  }
+  EXPECT_EQ(RunSluice("dns:" + server_.address(), {"queue", "list"}).exit_code, kOk);
+}
+
+TEST_F(CliTest, OneMessageIsNotMessages) {
+  MakeQueue("q", absl::Seconds(1));
+  EXPECT_THAT(Run({"publish", "q"}, "one\n").out, HasSubstr("confirmed 1 message ("));
+  EXPECT_THAT(Run({"publish", "q"}, "two\nthree\n").out, HasSubstr("confirmed 2 messages ("));
+  EXPECT_EQ(Run({"queue", "purge", "q"}).out, "removed 3 messages\n");
+  Publish("q", {"lost"});
+  EXPECT_EQ(Run({"subscribe", "q", "--count", "2"}).err,
+            "sluice: lost the lease of 1 message\n");
 }
 
 // Whoever follows the help must not be told that it is not built.
