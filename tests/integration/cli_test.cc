@@ -160,6 +160,7 @@ TEST_F(CliTest, KnowsItsVersion) {
 
 TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
   MakeQueue("q");
+  Publish("q", {"a"});  // for the list
   for (const std::string command :
        {"definitions export", "queue list", "queue show q", "message list q", "info --json",
         "publish q hi", "bench publish --count 10 --producers 1", "publish --help", "--version"}) {
