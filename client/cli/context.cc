@@ -1,11 +1,14 @@
 #include "client/cli/context.h"
 
 #include <google/protobuf/util/json_util.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <iostream>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "client/cli/format.h"
 
@@ -114,6 +117,23 @@ void PrintRow(absl::string_view name, const std::string& value) {
   std::cout << name << ":" << pad << value << "\n";
 }
 
+namespace {
+
+// A stream does not keep why it failed; the pipe itself still knows.
+bool ReaderLeft(int fd) {
+  pollfd pipe = {.fd = fd, .events = POLLOUT, .revents = 0};
+  return poll(&pipe, 1, 0) == 1 && (pipe.revents & (POLLERR | POLLHUP)) != 0;
+}
+
+}  // namespace
+
+int FinishOutput(int exit_code) {
+  // `sluice message list q | head` is no failure.
+  if (std::cout.flush() || ReaderLeft(STDOUT_FILENO)) return exit_code;
+  std::cerr << "sluice: the output could not be written\n";
+  return exit_code == kExitOk ? static_cast<int>(kExitRefused) : exit_code;
+}
+
 CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
                      const std::string& help, const std::string& examples,
                      std::function<int()> run) {
@@ -173,6 +193,16 @@ CLI::Option* AddLease(CLI::App& app, absl::Duration* target, const std::string& 
         *target = lease;
       },
       help);
+}
+
+CLI::Validator FromOn(int64_t least) {
+  return CLI::Validator(
+      [least](std::string& text) {
+        int64_t number = 0;
+        if (absl::SimpleAtoi(text, &number) && number >= least) return std::string();
+        return absl::StrCat("'", text, "' is wrong: it must be a number from ", least, " on");
+      },
+      absl::StrCat("FROM ", least));
 }
 
 CLI::Option* AddBytes(CLI::App& app, const std::string& name, std::function<void(int64_t)> take,

@@ -89,6 +89,10 @@ void PrintTable(const std::vector<std::vector<std::string>>& rows, const std::st
 // "name:       value", aligned with its neighbours.
 void PrintRow(absl::string_view name, const std::string& value);
 
+// At the end of a command: exit code 1, and on stderr why, if standard output could not be written
+// and `exit_code` is 0; otherwise `exit_code`. A reader of a pipe that left is no failure.
+int FinishOutput(int exit_code);
+
 // A subcommand whose `run` gives the exit code; `examples` ends its --help.
 CLI::App* AddCommand(CLI::App& parent, Context& context, const std::string& name,
                      const std::string& help, const std::string& examples,
@@ -105,6 +109,8 @@ CLI::Option* AddTimeFunction(CLI::App& app, const std::string& name,
                              std::function<void(absl::Time)> take, const std::string& help);
 CLI::Option* AddRate(CLI::App& app, const std::string& name, std::function<void(double)> take,
                      const std::string& help);
+// For whole numbers: `least` and more.
+CLI::Validator FromOn(int64_t least);
 CLI::Option* AddBytes(CLI::App& app, const std::string& name,
                       std::function<void(int64_t)> take, const std::string& help);
 CLI::Option* AddKeyValues(CLI::App& app, const std::string& name,

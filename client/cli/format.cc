@@ -55,9 +55,13 @@ std::string HumanCount(int64_t count) {
   std::string digits = absl::StrCat(count);
   const int first = count < 0 ? 1 : 0;
   for (int at = static_cast<int>(digits.size()) - 3; at > first; at -= 3) {
-    digits.insert(static_cast<size_t>(at), ",");
+    digits.insert(static_cast<size_t>(at), 1, ',');
   }
   return digits;
+}
+
+std::string HumanCount(int64_t count, absl::string_view noun) {
+  return absl::StrCat(HumanCount(count), " ", noun, count == 1 ? "" : "s");
 }
 
 std::string HumanDuration(absl::Duration duration) {

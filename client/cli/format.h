@@ -19,6 +19,8 @@ namespace sluice::cli {
 std::string HumanBytes(int64_t bytes);
 // "1,234,567".
 std::string HumanCount(int64_t count);
+// "1 message", "2,000 messages": with the noun in its right number.
+std::string HumanCount(int64_t count, absl::string_view noun);
 // The two largest units: "250ms", "4.2s", "3m20s", "5h12m", "9d4h". Negative ones as "0s".
 std::string HumanDuration(absl::Duration duration);
 

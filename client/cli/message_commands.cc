@@ -98,7 +98,7 @@ void AddList(CLI::App& app, Context& context) {
   command->add_option("queue", *options->request.mutable_queue(), "Name of the queue")->required();
   AddMessageFilterOptions(*command, options->request.mutable_filter());
   command->add_option("--limit,-n", options->limit, "Messages at most; 0 is all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(FromOn(0))
       ->capture_default_str();
   command->add_flag("--bodies", options->bodies, "Whole bodies, not only how they begin");
 }
@@ -114,7 +114,7 @@ void PrintStored(const v1::StoredMessage& stored) {
   PrintRow("state", StateWord(stored.state()));
   unless_empty("waits for", Waiting(stored));
   PrintRow("attempt", absl::StrCat(stored.attempt()));
-  PrintRow("handed out", absl::StrCat(stored.delivery_count(), " times"));
+  PrintRow("handed out", HumanCount(stored.delivery_count(), "time"));
   PrintRow("published", absl::StrCat(HumanTime(message.publish_time()), " (",
                                      Age(message.publish_time()), " ago)"));
   PrintRow("size", HumanBytes(stored.size_bytes()));
@@ -133,8 +133,9 @@ void PrintStored(const v1::StoredMessage& stored) {
     PrintRow("died in", absl::StrCat(death.queue(), ": ",
                                      EnumWords(v1::DeathReason_Name(death.reason()),
                                                "DEATH_REASON_"),
-                                     ", ", death.count(), " times, last ", Age(death.last_time()),
-                                     " ago after ", death.attempts(), " attempts",
+                                     ", ", HumanCount(death.count(), "time"), ", last ",
+                                     Age(death.last_time()), " ago after ",
+                                     HumanCount(death.attempts(), "attempt"),
                                      death.detail().empty() ? "" : ": ", death.detail()));
   }
   std::cout << "\n";
@@ -186,8 +187,8 @@ int EditAll(Context& context, Method method, Request request, absl::string_view 
   if (context.json) {
     std::cout << absl::StrCat("{\"", verb, "\":", total, "}") << std::endl;
   } else {
-    std::cout << (request.dry_run() ? "would have " : "") << verb << " " << HumanCount(total)
-              << " messages" << std::endl;
+    std::cout << (request.dry_run() ? "would have " : "") << verb << " "
+              << HumanCount(total, "message") << std::endl;
   }
   return kExitOk;
 }
@@ -256,7 +257,7 @@ int Redrive(Context& context, const v1::RedriveMessagesRequest& request) {
   const absl::Status status = client::FromGrpc(stream->Finish());
   if (!context.json && (status.ok() || progress.moved() > 0)) {
     std::cout << (request.dry_run() ? "would have moved " : "moved ")
-              << HumanCount(progress.moved()) << " messages";
+              << HumanCount(progress.moved(), "message");
     if (progress.skipped() > 0) std::cout << ", left " << HumanCount(progress.skipped());
     std::cout << std::endl;
   }
@@ -288,7 +289,7 @@ void AddRedrive(CLI::App& app, Context& context) {
       ->add_option_function<int64_t>(
           "--max", [request](int64_t count) { request->set_max_messages(count); },
           "Stop after this many [no limit]")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_flag_function(
       "--dry-run", [request](int64_t) { request->set_dry_run(true); }, "Count, and move nothing");
 }

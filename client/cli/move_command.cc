@@ -79,7 +79,7 @@ int Move(Context& context, const MoveOptions& options) {
   if (context.json) {
     std::cout << absl::StrCat("{\"moved\":", moved, "}") << std::endl;
   } else if (status.ok() || moved > 0) {
-    std::cout << "moved " << HumanCount(moved) << " messages" << std::endl;
+    std::cout << "moved " << HumanCount(moved, "message") << std::endl;
   }
   return status.ok() ? kExitOk : context.Fail(status);
 }
@@ -99,7 +99,7 @@ void AddMoveCommand(CLI::App& app, Context& context) {
   command->add_option("to", options->to, "Queue to move to")->required();
   command->add_flag("--to-exchange", options->to_exchange, "The destination is an exchange");
   command->add_option("--count,-n", options->count, "Messages at most [all that are ready]")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
 }
 
 }  // namespace sluice::cli

@@ -147,7 +147,7 @@ class LinePublisher {
                                 ",\"seconds\":", absl::ToDoubleSeconds(took), "}")
                 << std::endl;
     } else if (!options_.quiet) {
-      std::string text = absl::StrCat("confirmed ", HumanCount(counts.confirmed), " messages");
+      std::string text = absl::StrCat("confirmed ", HumanCount(counts.confirmed, "message"));
       if (counts.refused > 0) absl::StrAppend(&text, ", not stored ", HumanCount(counts.refused));
       if (counts.not_sent > 0) absl::StrAppend(&text, ", not sent ", HumanCount(counts.not_sent));
       if (counts.unknown > 0) absl::StrAppend(&text, ", unknown ", HumanCount(counts.unknown));

@@ -45,7 +45,7 @@ void PrintConfig(const v1::QueueConfig& config) {
                             OrNone(config.retry().max_backoff()), ", ",
                             config.retry().max_attempts() == 0
                                 ? std::string("no limit of attempts")
-                                : absl::StrCat(config.retry().max_attempts(), " attempts"),
+                                : HumanCount(config.retry().max_attempts(), "attempt"),
                             config.retry().discard_when_exhausted() ? ", then dropped" : ""));
   row("dead letter queue",
       config.dead_letter_queue().empty() ? "none" : config.dead_letter_queue());
@@ -226,7 +226,7 @@ void AddPurge(CLI::App& app, Context& context) {
           PrintJson(*response);
         } else {
           std::cout << (flags->first ? "would remove " : "removed ")
-                    << HumanCount(response->purged()) << " messages" << std::endl;
+                    << HumanCount(response->purged(), "message") << std::endl;
         }
         return static_cast<int>(kExitOk);
       });

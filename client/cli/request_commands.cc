@@ -131,7 +131,7 @@ class Replier {
     const absl::Status status =
         consumer_->Run([this](const v1::Delivery& delivery) { Take(delivery); });
     if (!options_.quiet) {
-      std::cerr << "replied to " << HumanCount(replied_) << " messages";
+      std::cerr << "replied to " << HumanCount(replied_, "message");
       if (failed_ > 0) std::cerr << ", failed " << HumanCount(failed_);
       std::cerr << "\n";
     }
@@ -233,7 +233,7 @@ void AddRequestCommands(CLI::App& app, Context& context) {
   how->add_flag("--echo", reply->echo, "Reply with the body itself");
   how->require_option(1);
   command->add_option("--count,-n", reply->consumer.max_messages, "End after this many messages")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_option("--max-in-flight", reply->consumer.max_in_flight,
                       "Messages held and not answered at most [100]")
       ->check(CLI::Range(1, 100'000));

@@ -38,7 +38,8 @@ class Subscription {
       said_away_ = true;
     };
     consumer_options.on_lease_lost = [](const v1::LeaseLost& lost) {
-      std::cerr << "sluice: lost the leases of " << lost.receipts_size() << " messages\n";
+      std::cerr << "sluice: lost the " << (lost.receipts_size() == 1 ? "lease" : "leases") << " of "
+                << HumanCount(lost.receipts_size(), "message") << "\n";
     };
     consumer_.emplace(context_.client(), std::move(consumer_options));
     signals.Start([this] { consumer_->Stop(); });
@@ -101,7 +102,8 @@ class Subscription {
       return output_.broken_pipe() ? kExitOk : context_.Fail(output_status_);
     }
     if (ack_failures_ > 0) {
-      std::cerr << "sluice: " << ack_failures_ << " acks failed; these messages may come again\n";
+      std::cerr << "sluice: " << HumanCount(ack_failures_, "ack") << " failed; "
+                << (ack_failures_ == 1 ? "its message" : "their messages") << " may come again\n";
     }
     if (!status.ok()) return context_.Fail(status);
     if (!ack_status_.ok()) return context_.Fail(ack_status_);
@@ -158,7 +160,7 @@ void AddSubscribeCommand(CLI::App& app, Context& context) {
                  "The server acks as it hands out: fast, but what gets lost on the way is lost")
       ->excludes(ack);
   command->add_option("--count,-n", consumer.max_messages, "End after this many messages")
-      ->check(CLI::PositiveNumber);
+      ->check(FromOn(1));
   command->add_flag("--follow,-f", consumer.reopen,
                     "Go on for ever, and subscribe again when the server goes away or the stream breaks");
   AddDuration(*command, "--idle-timeout", &options->idle_timeout,

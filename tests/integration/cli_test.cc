@@ -1,8 +1,10 @@
 // The `sluice` command line: what it says and how it exits.
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "tests/integration/fixture.h"
 #include "tests/support/command.h"
 
@@ -25,6 +27,34 @@ class CliTest : public ServerTest {
  protected:
   CommandResult Run(const std::vector<std::string>& arguments, const std::string& input = "") {
     return RunSluice(server_.address(), arguments, input);
+  }
+
+  // `sluice COMMAND > /dev/full`.
+  CommandResult RunIntoFullDevice(const std::string& command) {
+    const char* const other = std::getenv("SLUICE_CLI_BIN");
+    // Programs and tests are built into one folder.
+    const std::string program =
+        other != nullptr
+            ? other
+            : std::filesystem::canonical("/proc/self/exe").replace_filename("sluice").string();
+    const std::string script = server_.data_dir() + "/into_full_device";
+    std::ofstream(script) << "#!/bin/sh\nexec '" << program << "' \"$@\" > /dev/full\n";
+    std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+    setenv("SLUICE_CLI_BIN", script.c_str(), /*overwrite=*/1);
+    CommandResult result = Run(absl::StrSplit(command, ' '));
+    if (other != nullptr) {
+      setenv("SLUICE_CLI_BIN", program.c_str(), /*overwrite=*/1);
+    } else {
+      unsetenv("SLUICE_CLI_BIN");
+    }
+    return result;
+  }
+
+  // What a wrong command line is answered.
+  std::string UsageComplaint(const std::vector<std::string>& arguments) {
+    const CommandResult result = Run(arguments);
+    EXPECT_EQ(result.exit_code, kUsage) << ::testing::PrintToString(arguments);
+    return result.err;
   }
 };
 
@@ -126,6 +156,68 @@ TEST_F(CliTest, KnowsItsVersion) {
   const CommandResult result = Run({"--version"});
   EXPECT_EQ(result.exit_code, kOk);
   EXPECT_THAT(result.out, StartsWith("sluice "));
+}
+
+TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
+  MakeQueue("q");
+  Publish("q", {"a"});  // for the list
+  for (const std::string command :
+       {"definitions export", "queue list", "queue show q", "message list q", "info --json",
+        "publish q hi", "bench publish --count 10 --producers 1", "publish --help", "--version"}) {
+    const CommandResult result = RunIntoFullDevice(command);
+    EXPECT_EQ(result.exit_code, kRefused) << command;
+    EXPECT_THAT(result.err, HasSubstr("sluice: the output could not be written\n")) << command;
+  }
+}
+
+TEST_F(CliTest, AnUnknownCommandIsNamed) {
+  EXPECT_EQ(UsageComplaint({"nosuch"}),
+            "sluice: there is no command 'nosuch'; see sluice --help\n");
+  EXPECT_EQ(UsageComplaint({"--json", "nosuch", "list", "--limit", "3"}),
+            "sluice: there is no command 'nosuch'; see sluice --help\n");
+  EXPECT_EQ(UsageComplaint({"queue", "nosuch"}),
+            "sluice: there is no command 'queue nosuch'; see sluice queue --help\n");
+  EXPECT_EQ(UsageComplaint({"queue", "publish", "q"}),
+            "sluice: there is no command 'queue publish'; see sluice queue --help\n");
+  EXPECT_THAT(UsageComplaint({"queue"}), HasSubstr("A subcommand is required"));
+  EXPECT_THAT(UsageComplaint({"publish"}), HasSubstr("queue is required"));
+}
+
+TEST_F(CliTest, AWrongCountIsToldWhatItMayBe) {
+  for (const std::vector<std::string>& words :
+       {std::vector<std::string>{"subscribe", "q", "--count"},
+        {"move", "q", "q2", "--count"},
+        {"reply", "q", "--echo", "--count"},
+        {"message", "redrive", "q", "--max"}}) {
+    for (const std::string count : {"0", "-1", "x", "1.5", ""}) {
+      std::vector<std::string> with = words;
+      with.push_back(count);
+      EXPECT_THAT(UsageComplaint(with),
+                  HasSubstr("'" + count + "' is wrong: it must be a number from 1 on\n"))
+          << words[0];
+    }
+  }
+  EXPECT_THAT(UsageComplaint({"message", "list", "q", "--limit", "-1"}),
+              HasSubstr("'-1' is wrong: it must be a number from 0 on\n"));
+}
+
+TEST_F(CliTest, AnAddressThatIsNoneIsWrongUsage) {
+  for (const std::string address : {"", "localhost", "http://127.0.0.1:7070", "ipv4:garbage"}) {
+    const CommandResult result = RunSluice(address, {"queue", "list"});
+    EXPECT_EQ(result.exit_code, kUsage) << address;
+    EXPECT_THAT(result.err, StartsWith("--server: '" + address + "' is no address of a server"));
+  }
+  EXPECT_EQ(RunSluice("dns:" + server_.address(), {"queue", "list"}).exit_code, kOk);
+}
+
+TEST_F(CliTest, OneMessageIsNotMessages) {
+  MakeQueue("q", absl::Seconds(1));
+  EXPECT_THAT(Run({"publish", "q"}, "one\n").out, HasSubstr("confirmed 1 message ("));
+  EXPECT_THAT(Run({"publish", "q"}, "two\nthree\n").out, HasSubstr("confirmed 2 messages ("));
+  EXPECT_EQ(Run({"queue", "purge", "q"}).out, "removed 3 messages\n");
+  Publish("q", {"lost"});
+  EXPECT_EQ(Run({"subscribe", "q", "--count", "2"}).err,
+            "sluice: lost the lease of 1 message\n");
 }
 
 // Whoever follows the help must not be told that it is not built.

@@ -47,7 +47,7 @@ std::string CheckedText(const Report& report) {
   }
   if (report.left_over > 0) absl::StrAppend(&text, ", ", HumanCount(report.left_over), " stored");
   absl::StrAppend(&text, "; ", HumanCount(report.lost()), " lost, ",
-                  HumanCount(checked.duplicates), " duplicates");
+                  HumanCount(checked.duplicates, "duplicate"));
   if (checked.redelivered > 0) {
     absl::StrAppend(&text, ", ", HumanCount(checked.redelivered), " redelivered and marked so");
   }

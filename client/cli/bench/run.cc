@@ -29,14 +29,14 @@ uint64_t RandomId() {
 std::string Settings(const Options& options, const Report& report) {
   std::string text = absl::StrCat("sluice bench ", report.bench, ": bodies of ",
                                   HumanBytes(options.size));
-  if (report.producers > 0) absl::StrAppend(&text, ", ", report.producers, " producers");
+  if (report.producers > 0) absl::StrAppend(&text, ", ", HumanCount(report.producers, "producer"));
   if (options.unary && report.producers > 0) {
-    absl::StrAppend(&text, " (", HumanCount(options.in_flight), " calls in flight each)");
+    absl::StrAppend(&text, " (", HumanCount(options.in_flight, "call"), " in flight each)");
   } else if (report.producers > 0) {
     absl::StrAppend(&text, " (window ", HumanCount(options.window), " each)");
   }
   if (report.consumers > 0) {
-    absl::StrAppend(&text, ", ", HumanCount(report.consumers), " consumers (credit ",
+    absl::StrAppend(&text, ", ", HumanCount(report.consumers, "consumer"), " (credit ",
                     HumanCount(options.credit), " each)");
   }
   if (options.rate > 0) {

@@ -21,6 +21,9 @@ TEST(FormatTest, CountsForPeople) {
   EXPECT_EQ(HumanCount(1234567), "1,234,567");
   EXPECT_EQ(HumanCount(-123), "-123");
   EXPECT_EQ(HumanCount(-1234), "-1,234");
+  EXPECT_EQ(HumanCount(0, "message"), "0 messages");
+  EXPECT_EQ(HumanCount(1, "message"), "1 message");
+  EXPECT_EQ(HumanCount(2000, "message"), "2,000 messages");
 }
 
 TEST(FormatTest, DurationsForPeople) {
