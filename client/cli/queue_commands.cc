@@ -38,7 +38,10 @@ std::string RateText(const v1::QueueConfig& config) {
 
 void PrintConfig(const v1::QueueConfig& config) {
   const auto row = &PrintRow;
-  const auto limit = [](int64_t value, auto format) { return value == 0 ? "none" : format(value); };
+  using Format = std::string (*)(int64_t);
+  const auto limit = [](int64_t value, Format format) {
+    return value == 0 ? "none" : format(value);
+  };
   row("lease", OrNone(config.lease()));
   row("ttl", OrNone(config.ttl()));
   row("retry", absl::StrCat(OrNone(config.retry().min_backoff()), " to ",
