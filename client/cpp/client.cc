@@ -7,12 +7,9 @@
 namespace sluice::client {
 namespace {
 
-// gRPC lengthens its pauses between attempts to connect, by up to a fifth more than this: a server
-// that is back is found within a second, also after a long outage.
+// A server that restarts is back within a second or two; clients should notice as soon.
 constexpr int kFirstReconnectMs = 100;
-constexpr int kLongestReconnectMs = 500;
-// For one attempt, which may cross a slow network; despite its name gRPC's MIN is this.
-constexpr int kConnectTimeoutMs = 2000;
+constexpr int kLongestReconnectMs = 2000;
 // Finds a peer that vanished without a word. Servers allow pings this far apart.
 constexpr int kKeepaliveMs = 30'000;
 constexpr int kKeepaliveTimeoutMs = 10'000;
@@ -27,7 +24,7 @@ constexpr uint64_t kHealthServing = 1;
 grpc::ChannelArguments ChannelSettings(const ClientOptions& options) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kFirstReconnectMs);
-  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
+  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kLongestReconnectMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);

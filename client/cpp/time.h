@@ -13,10 +13,9 @@
 
 namespace sluice::client {
 
-// Doubling from the first to the longest: quiet while a server is away, and with the channel's own
-// pauses (client.cc) short enough that one that is back is noticed in about a second.
+// Doubling from the first to the longest: quick after a restart, quiet while a server is away.
 inline constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
-inline constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
+inline constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
 inline google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
