@@ -82,7 +82,7 @@ class PublishStreamCall final : public Call {
   grpc::ByteBuffer request_;
   Tag read_tag_;   // request, then reads
   Tag write_tag_;  // headers, writes, finish
-  Tag done_tag_;
+  Tag done_tag_;   // the end of the call, also where nothing is written
   StreamAge age_;
   StreamSlot slot_;
 
@@ -94,7 +94,7 @@ class PublishStreamCall final : public Call {
   broker::ProducerOpened producer_;  // stream 0: none
 
   bool initialised_ = false;   // `init` was taken
-  uint64_t caller_ = 0;  // once initialised
+  uint64_t caller_ = 0;        // of its publishes, see AbandonPublishesCommand; 0: not initialised
   bool started_ = false;       // the target is good
   bool started_told_ = false;  // `started` was or is being written
   bool reading_ = false;

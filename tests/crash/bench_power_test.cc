@@ -2,35 +2,24 @@
 // after the last confirm.
 #include <gtest/gtest.h>
 
-#include <memory>
 #include <string>
 #include <vector>
 
+#include "tests/crash/disk_fixture.h"
 #include "tests/support/client.h"
 #include "tests/support/command.h"
-#include "tests/support/loop_disk.h"
-#include "tests/support/server_process.h"
 
 namespace sluice::testing {
 namespace {
 
 using v1::AdminService;
 
-constexpr int64_t kDiskBytes = int64_t{2} << 30;  // a sparse file: takes what is written
+constexpr int64_t kDiskBytes = int64_t{2} << 30;
 constexpr int64_t kMessages = 40'000;
 
-class BenchPower : public ::testing::Test {
+class BenchPower : public ServerOnDisk {
  protected:
-  void SetUp() override {
-    auto disk = LoopDisk::Make(kDiskBytes);
-    if (absl::IsUnavailable(disk.status())) GTEST_SKIP() << disk.status().message();
-    ASSERT_TRUE(disk.ok()) << disk.status();
-    disk_ = *std::move(disk);
-    server_ = std::make_unique<ServerProcess>(
-        std::vector<std::string>{"--data-dir", disk_->path() + "/data"});
-    ASSERT_TRUE(server_->Start().ok());
-  }
-  void TearDown() override { server_.reset(); }  // before its disk
+  BenchPower() : ServerOnDisk(kDiskBytes) {}
 
   // Publishes kMessages, loses power, and says how many the restarted server has.
   int64_t LeftAfterAPowerLoss(std::vector<std::string> arguments) {
@@ -49,9 +38,6 @@ class BenchPower : public ::testing::Test {
     EXPECT_TRUE(Call(client.admin, &AdminService::Stub::GetQueue, request, &response).ok());
     return response.queue().stats().ready();
   }
-
-  std::unique_ptr<LoopDisk> disk_;
-  std::unique_ptr<ServerProcess> server_;
 };
 
 TEST_F(BenchPower, StreamedPublishesThatWereConfirmedAreThere) {

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "tests/crash/disk_fixture.h"
 #include "tests/support/client.h"
 #include "tests/support/loop_disk.h"
 #include "tests/support/server_process.h"
@@ -34,23 +35,19 @@ constexpr int kRefusalsEnough = 5;
 constexpr absl::Duration kRefusedPause = absl::Milliseconds(200);
 constexpr int kReceiveMax = 40;  // bodies of one answer stay below what a client takes
 
-class FullDisk : public ::testing::Test {
+class FullDisk : public ServerOnDisk {
  protected:
+  FullDisk() : ServerOnDisk(kDiskBytes) {}
+
   void SetUp() override {
-    auto disk = LoopDisk::Make(kDiskBytes);
-    if (absl::IsUnavailable(disk.status())) GTEST_SKIP() << disk.status().message();
-    ASSERT_TRUE(disk.ok()) << disk.status();
-    disk_ = *std::move(disk);
-    server_ = std::make_unique<ServerProcess>(
-        std::vector<std::string>{"--data-dir", disk_->path() + "/data"});
-    ASSERT_TRUE(server_->Start().ok());
+    ServerOnDisk::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
     Client client(server_->address());
     v1::CreateQueueRequest request;
     request.mutable_config()->set_name("q");
     v1::CreateQueueResponse response;
     ASSERT_TRUE(Call(client.admin, &AdminService::Stub::CreateQueue, request, &response).ok());
   }
-  void TearDown() override { server_.reset(); }  // before its disk
 
   // Publishes until it is refused for good; nothing but a refusal may end a call.
   void FillUp() {
@@ -99,8 +96,6 @@ class FullDisk : public ::testing::Test {
 
   static constexpr size_t kIdBytes = 12;
   int next_publisher_ = 0;
-  std::unique_ptr<LoopDisk> disk_;
-  std::unique_ptr<ServerProcess> server_;
   std::mutex mutex_;
   std::set<std::string> confirmed_;
   std::set<std::string> acked_;

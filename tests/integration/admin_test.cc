@@ -4,7 +4,9 @@
 namespace sluice::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
@@ -191,6 +193,8 @@ TEST_F(AdminTest, ServerInfoNamesVersionLimitsAndTheMissingAuthentication) {
   EXPECT_THAT(response.server_id(), Not(IsEmpty()));
   EXPECT_GT(response.start_time().seconds(), 0);
   EXPECT_FALSE(response.limits().empty());
+  EXPECT_THAT(response.features(), ::testing::IsSupersetOf({"consume", "transact", "exchanges"}));
+  EXPECT_THAT(response.warnings(), Contains(HasSubstr("no authentication")));
   const std::string server_id = response.server_id();
   KillAndRestart();
   ASSERT_THAT(CallAdmin(&AdminService::Stub::GetServerInfo, request, &response), IsOk());

@@ -1,4 +1,6 @@
 // Health, reflection, draining on SIGTERM, refusing to start.
+#include <signal.h>
+
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -139,6 +141,18 @@ TEST_F(LifecycleTest, ListeningBeyondLoopbackNeedsInsecure) {
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_NE(*code, 0);
   EXPECT_THAT(open_to_all.Log(), HasSubstr("insecure"));
+}
+
+TEST_F(LifecycleTest, AClosedTerminalIsAStopInGoodOrder) {
+  MakeQueue("q");
+  Publish("q", {"m"});
+  ReceiveAll("q", 1);
+  ASSERT_EQ(kill(server_.pid(), SIGHUP), 0);
+  const absl::StatusOr<int> code = server_.WaitForExit(kDrainLimit);
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 0);
+  StartServer();
+  EXPECT_EQ(Stats("q").leased(), 1) << "leases are saved";
 }
 
 // Writes into the middle of the largest file of that kind.
