@@ -105,7 +105,7 @@ void Call::CountSent() {
 
 absl::Status Call::CheckAdmission(bool taken_while_draining) const {
   if (!taken_while_draining && api_->draining.load(std::memory_order_relaxed)) {
-    return MakeError(ErrorReason::kDraining, "the server is shutting down; try another or later");
+    return MakeDrainingError();
   }
   if (RemainingMs() <= 0) {
     return absl::DeadlineExceededError("the deadline had passed when the call was taken up");

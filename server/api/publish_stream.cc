@@ -225,7 +225,7 @@ void PublishStreamCall::EndWith(absl::Status status) {
 }
 
 void PublishStreamCall::Drain() {
-  EndWith(MakeError(ErrorReason::kDraining, "the server is shutting down; open the stream anew"));
+  EndWith(MakeDrainingError());
 }
 
 void PublishStreamCall::OnAged(bool fired) {

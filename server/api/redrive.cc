@@ -90,9 +90,7 @@ absl::Status RedriveCall::Open() {
   step_messages_ = static_cast<int32_t>(
       std::clamp<double>(std::ceil(rate->per_second), 1, kScanStepMessages));
   scan_ = std::make_shared<MessageScan>(api_->sink, loop_, request_.queue(), *std::move(filter));
-  loop_->AddDrainable(this, [this] {
-    EndWith(MakeError(ErrorReason::kDraining, "the server is shutting down; redrive again later"));
-  });
+  loop_->AddDrainable(this, [this] { EndWith(MakeDrainingError()); });
   age_.Start<&RedriveCall::OnAged>(StreamAgeMsMax(api_->options), self());
   writing_ = true;
   writer_.SendInitialMetadata(call_tag_.Arm<&RedriveCall::OnHeadersSent>(self()));

@@ -109,7 +109,7 @@ class ServerImpl final : public Server {
   void Configure(grpc::ServerBuilder* builder) const;
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
-  void SetHealth(bool serving);
+  void BeginServing();
   // Returns when no call is open, or at the deadline.
   void AwaitCalls(int64_t deadline_ns) const;
 
@@ -178,7 +178,7 @@ absl::Status ServerImpl::Listen() {
     ArmAll(loop.get());
     loop->Start();
   }
-  SetHealth(true);
+  BeginServing();
   return absl::OkStatus();
 }
 
@@ -236,16 +236,17 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
   }
 }
 
-void ServerImpl::SetHealth(bool serving) {
+void ServerImpl::BeginServing() {
   auto* const health = server_->GetHealthCheckService();
-  health->SetServingStatus(serving);  // "" and every name set before
-  health->SetServingStatus(v1::QueueService::service_full_name(), serving);
-  health->SetServingStatus(v1::AdminService::service_full_name(), serving);
+  health->SetServingStatus(true);  // "" and every name set before
+  health->SetServingStatus(v1::QueueService::service_full_name(), true);
+  health->SetServingStatus(v1::AdminService::service_full_name(), true);
 }
 
 void ServerImpl::BeginDrain() {
   if (api_.draining.exchange(true)) return;
-  SetHealth(false);
+  // For good: the end of the server would tell every watcher NOT_SERVING a second time otherwise.
+  server_->GetHealthCheckService()->Shutdown();
   for (const auto& loop : loops_) loop->Drain();
 }
 

@@ -54,7 +54,7 @@ void Shard::MarkDirty(Queue& queue, LaneState& lane) {
 
 absl::Status Shard::RefuseWhenDraining() const {
   if (!draining_) return absl::OkStatus();
-  return MakeError(ErrorReason::kDraining, "the server is shutting down; try another or wait");
+  return MakeDrainingError();
 }
 
 void Shard::ReplyWhenDurable(Reply reply) { effects_.replies.push_back(std::move(reply)); }

@@ -12,6 +12,8 @@ namespace {
 constexpr char kReasonKey[] = "sluice/reason";
 constexpr char kFieldKey[] = "sluice/field";
 constexpr char kRetryAfterKey[] = "sluice/retry_after_ms";
+// About what a server with little to do needs to end and start.
+constexpr int64_t kDrainingRetryMs = 1000;
 
 }  // namespace
 
@@ -118,6 +120,12 @@ absl::Status MakeNotBuiltError(std::string_view field) {
 absl::Status WithRetryAfter(absl::Status status, int64_t retry_after_ms) {
   status.SetPayload(kRetryAfterKey, absl::Cord(absl::StrCat(retry_after_ms)));
   return status;
+}
+
+absl::Status MakeDrainingError() {
+  return WithRetryAfter(
+      MakeError(ErrorReason::kDraining, "the server is shutting down; try another, or again later"),
+      kDrainingRetryMs);
 }
 
 ErrorReason ReasonOf(const absl::Status& status) {

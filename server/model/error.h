@@ -64,6 +64,8 @@ absl::Status MakeFieldError(std::string_view field, std::string_view problem,
 absl::Status MakeNotBuiltError(std::string_view field);
 
 absl::Status WithRetryAfter(absl::Status status, int64_t retry_after_ms);
+// The call did not happen because the server is going; the one that takes its place may serve it.
+absl::Status MakeDrainingError();
 
 // What MakeError and its relatives put in. kUnspecified, empty, nothing: none.
 ErrorReason ReasonOf(const absl::Status& status);

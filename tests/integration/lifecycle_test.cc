@@ -6,6 +6,7 @@
 #include <fstream>
 #include <random>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,7 @@
 namespace sluice::testing {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kDrainLimit = absl::Seconds(10);
@@ -35,20 +37,20 @@ TEST_F(LifecycleTest, HealthKnowsEachServiceAndNoOther) {
             absl::StatusCode::kNotFound);
 }
 
-TEST_F(LifecycleTest, HealthWatchSeesTheDrain) {
+TEST_F(LifecycleTest, HealthWatchSeesTheDrainOnce) {
   std::atomic<bool> serving = false;
-  std::atomic<bool> not_serving = false;
+  std::vector<HealthStatus> seen;  // the watcher's
   std::jthread watcher([&] {
     WatchHealth(client_->channel, "sluice.v1.QueueService", [&](HealthStatus health) {
+      seen.push_back(health);
       if (health == HealthStatus::kServing) serving = true;
-      if (health == HealthStatus::kNotServing) not_serving = true;
       return true;
     });
   });
   EXPECT_TRUE(WaitUntil([&] { return serving.load(); }));
   server_.SignalTerminate();
   watcher.join();
-  EXPECT_TRUE(not_serving);
+  EXPECT_THAT(seen, ElementsAre(HealthStatus::kServing, HealthStatus::kNotServing));
   EXPECT_EQ(server_.WaitForExit(kDrainLimit).value_or(-1), 0);
 }
 
@@ -71,7 +73,9 @@ TEST_F(LifecycleTest, SigtermEndsStreamsKeepsLeasesAndExitsZeroInTime) {
     receipt = subscription.Next(1)[0].receipt();
     const absl::Time start = absl::Now();
     server_.SignalTerminate();
-    EXPECT_THAT(subscription.Finish(), FailsWith(grpc::StatusCode::UNAVAILABLE, "DRAINING"));
+    const grpc::Status end = subscription.Finish();
+    EXPECT_THAT(end, FailsWith(grpc::StatusCode::UNAVAILABLE, "DRAINING"));
+    EXPECT_TRUE(DetailsOf(end).has_retry_delay);
     EXPECT_EQ(server_.WaitForExit(kDrainLimit).value_or(-1), 0);
     EXPECT_LT(absl::Now() - start, kDrainLimit);
   }
