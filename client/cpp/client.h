@@ -42,6 +42,16 @@ class Client {
   v1::AdminService::StubInterface& admin() { return *admin_; }
   const ClientOptions& options() const { return options_; }
 
+  // Whether there is a connection now. Before the first call there is none.
+  bool connected() const {
+    return channel_->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_READY;
+  }
+  // Connects, for at most `timeout`. True: connected.
+  bool AwaitConnection(absl::Duration timeout) {
+    return channel_->WaitForConnected(std::chrono::system_clock::now() +
+                                      absl::ToChronoMilliseconds(timeout));
+  }
+
   // One unary call, for example `client.Call(&v1::AdminService::StubInterface::GetQueue, request)`.
   // Never retried: see MaybeHappened for what an error means. `timeout` zero: that of the options.
   template <typename Request, typename Response>

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "client/cpp/client.h"
+#include "client/cpp/reconnect.h"
 #include "client/cpp/time.h"
 
 namespace sluice::client {
@@ -61,7 +62,9 @@ class Consumer::Impl {
       if (progressed) pause = kFirstPause;
       if (aged_ && progressed) continue;
       std::unique_lock lock(mutex_);
-      if (WaitFor(changed_, lock, pause, [&] { return stopping_; })) return absl::OkStatus();
+      if (PauseBeforeRetry(client_, changed_, lock, pause, [&] { return stopping_; })) {
+        return absl::OkStatus();
+      }
       pause = std::min(pause * 2, kLongestPause);
     }
   }

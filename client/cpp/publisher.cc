@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
+#include "client/cpp/reconnect.h"
 #include "client/cpp/time.h"
 
 namespace sluice::client {
@@ -155,7 +156,7 @@ class Publisher::Impl {
       if (!again) return;
       if (!HasWaiting()) away_since = absl::InfiniteFuture();  // no one is kept waiting
       if (aged && opened_) continue;
-      WaitFor(changed_, lock, pause, [&] { return give_up_; });
+      PauseBeforeRetry(client_, changed_, lock, pause, [&] { return give_up_; });
       pause = std::min(pause * 2, kLongestPause);
     }
   }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "client/cpp/client.h"
+#include "client/cpp/reconnect.h"
 #include "client/cpp/time.h"
 
 namespace sluice::client {
@@ -106,7 +107,7 @@ void Settler::SettleSome(std::deque<Item>& waiting, std::unique_lock<std::mutex>
   if (again) {
     waiting.insert(waiting.begin(), std::make_move_iterator(items.begin()),
                    std::make_move_iterator(items.end()));
-    WaitFor(changed_, lock, pause_, [&] { return stopping_; });
+    PauseBeforeRetry(client_, changed_, lock, pause_, [&] { return stopping_; });
     pause_ = std::min(pause_ * 2, kLongestPause);
   } else {
     pause_ = kFirstPause;

@@ -1,4 +1,4 @@
-// Durations on the wire, waiting with a limit, and the pauses between attempts to reach a server.
+// Durations on the wire, and waiting with a limit.
 #ifndef SLUICE_CLIENT_CPP_TIME_H_
 #define SLUICE_CLIENT_CPP_TIME_H_
 
@@ -12,10 +12,6 @@
 #include "absl/time/time.h"
 
 namespace sluice::client {
-
-// Doubling from the first to the longest: quick after a restart, quiet while a server is away.
-inline constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
-inline constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
 inline google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
