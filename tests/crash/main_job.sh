@@ -95,18 +95,16 @@ for ((i = 0; i < consumers; i++)); do
   client_pids+=($!)
 done
 
-# The first three kills fall into the publishing (after 15, 30 and 45 % of the lines are confirmed),
-# the others into the consuming (after 40 and 60 % are acked).
+# Each line is work twice, to publish and to consume. Every kill falls after a further eighth of all
+# work since the start before it, and so hits a busy server: the first ones while lines are being
+# published, the last ones while they are being consumed.
 total=$(wc -l < "$work/lines")
+done_of() { count "$work"/confirmed.[0-9] "$work"/acked.[0-9]; }
 for ((k = 1; k <= kills; k++)); do
-  if [ "$k" -le 3 ]; then
-    kind=confirmed goal=$((total * 15 * k / 100))
-  else
-    kind=acked goal=$((total * 20 * (k - 2) / 100))
-  fi
+  goal=$(($(done_of) + total / 4))
   give_up=$((SECONDS + drain_seconds))
-  until [ "$(count "$work/$kind".[0-9])" -ge "$goal" ]; do
-    [ $SECONDS -lt $give_up ] || fail "only $(count "$work/$kind".[0-9]) lines $kind before kill $k"
+  until [ "$(done_of)" -ge "$goal" ]; do
+    [ $SECONDS -lt $give_up ] || fail "only $(done_of) of $goal steps done before kill $k"
     kill -0 "$server_pid" 2>/dev/null || fail "the server ended by itself"
     sleep 0.02
   done

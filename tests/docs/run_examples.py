@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs the examples of a document against a fresh server.
 
-run_examples.py BIN_DIR DOCUMENT.md
+run_examples.py BIN_DIR DOCUMENT.md [SECTION]
 
-All ```sh blocks run in order, each as one bash script with `set -euo pipefail`, in an empty directory. A line
-`# → TEXT` must be contained in what the commands above it, back to the last such line, have printed; runs of spaces
-count as one.
+All ```sh blocks (of the section with that heading only, if one is named) run in order, each as one bash script with
+`set -euo pipefail`, in a directory that is empty but for build/bin, the programs. A line `# → TEXT` must be contained
+in what the commands above it, back to the last such line, have printed; runs of spaces count as one. The server
+listens on free ports; the default metrics address in an example becomes the server's.
 """
 import pathlib
 import re
@@ -19,6 +20,7 @@ import urllib.request
 
 BLOCK_TIMEOUT_S = 60
 START_TIMEOUT_S = 30
+DEFAULT_METRICS = "127.0.0.1:7071"
 
 
 def free_port():
@@ -27,11 +29,13 @@ def free_port():
         return s.getsockname()[1]
 
 
-def blocks_of(document):
-    """(line number, lines) of each ```sh block."""
-    found, block = [], None
+def blocks_of(document, section):
+    """(line number, lines) of each ```sh block; below the heading `section` only, unless None."""
+    found, block, wanted = [], None, section is None
     for number, line in enumerate(document.read_text().splitlines(), 1):
-        if block is None and line.strip() == "```sh":
+        if block is None and section is not None and line.startswith("#"):
+            wanted = line.lstrip("#").strip() == section
+        if block is None and wanted and line.strip() == "```sh":
             block = (number + 1, [])
         elif block is not None and line.strip() == "```":
             found.append(block)
@@ -69,9 +73,12 @@ def script_of(first_line, lines):
 
 def main():
     bin_dir, document = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2])
+    section = sys.argv[3] if len(sys.argv) > 3 else None
     failures, checked = 0, 0
     with tempfile.TemporaryDirectory(prefix="sluice-docs-") as work:
         port, http_port = free_port(), free_port()
+        (pathlib.Path(work) / "build").mkdir()
+        (pathlib.Path(work) / "build" / "bin").symlink_to(bin_dir)
         with open(pathlib.Path(work) / "sluiced.log", "w") as log:
             server = subprocess.Popen(
                 [bin_dir / "sluiced", "--listen", f"127.0.0.1:{port}", "--http-listen",
@@ -90,7 +97,8 @@ def main():
             env = {"PATH": f"{bin_dir}:/usr/local/bin:/usr/bin:/bin", "HOME": work, "LANG": "C.UTF-8",
                    "SLUICE_SERVER": f"127.0.0.1:{port}",
                    "SLUICE_METRICS": f"http://127.0.0.1:{http_port}/metrics"}
-            for first_line, lines in blocks_of(document):
+            for first_line, lines in blocks_of(document, section):
+                lines = [line.replace(DEFAULT_METRICS, f"127.0.0.1:{http_port}") for line in lines]
                 try:
                     result = subprocess.run(["bash", "-c", script_of(first_line, lines)], cwd=work,
                                             env=env, text=True, capture_output=True,
