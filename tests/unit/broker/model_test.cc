@@ -1,9 +1,9 @@
 // Random operations on a shard, checked step by step: the plain ones against a naive model
 // (model_state.h), all features together against the rules of the contract (model_rules.h).
 //
-// A run of all tests takes the same seeds each time, so that it says what a change did;
-// SLUICE_MODEL_FRESH=1 hunts with fresh ones. A failure names the seed that repeats it exactly:
-// SLUICE_MODEL_SEED=n (or --seed=n); SLUICE_MODEL_OPS=n sets how long a run, or a share, goes on.
+// Every run takes fresh seeds, beside a few fixed ones. A failure names the seed that repeats it
+// exactly: SLUICE_MODEL_SEED=n (or --seed=n); SLUICE_MODEL_OPS=n sets how long a run, or a share,
+// goes on.
 #include <sys/personality.h>
 #include <unistd.h>
 
@@ -36,9 +36,7 @@ uint64_t OpsOr(uint64_t otherwise) {
 }
 uint64_t Ops() { return OpsOr(kOpsPerSeedDefault); }
 
-uint64_t FirstSeed(uint64_t otherwise) {
-  return std::getenv("SLUICE_MODEL_FRESH") ? 1 + uint64_t{std::random_device()()} : otherwise;
-}
+uint64_t FreshSeed() { return 1 + uint64_t{std::random_device()()}; }
 
 // A seed asked for replaces all others.
 uint64_t SeedAskedFor() {
@@ -58,7 +56,7 @@ INSTANTIATE_TEST_SUITE_P(FixedSeeds, ShardModelTest, testing::Values(1, 2, 3));
 
 TEST(ShardModelSeedTest, AgreesWithTheNaiveModel) {
   uint64_t seed = SeedAskedFor();
-  if (seed == 0) seed = FirstSeed(4);
+  if (seed == 0) seed = FreshSeed();
   std::printf("model: SLUICE_MODEL_SEED=%llu repeats this run\n",
               static_cast<unsigned long long>(seed));
   ModelDriver(seed).Run(Ops());
@@ -70,8 +68,6 @@ TEST(ShardModelSeedTest, AgreesWithTheNaiveModel) {
 constexpr uint64_t kFeatureOpsPerRun = 20'000;
 // Fresh seeds are shared out to cases that can run side by side.
 constexpr int kShares = 4;
-constexpr uint64_t kFirstSeedOfShares = 10'000;
-constexpr uint64_t kSeedsPerShare = 1'000;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr uint64_t kFeatureOpsPerShare = 20'000;
 #else
@@ -152,7 +148,7 @@ TEST_P(FeatureModelShareTest, EveryFeatureKeepsItsRules) {
     return Print(totals);
   }
   const uint64_t ops = OpsOr(kFeatureOpsPerShare);
-  uint64_t seed = FirstSeed(kFirstSeedOfShares + GetParam() * kSeedsPerShare);
+  uint64_t seed = FreshSeed();
   std::printf("features: seeds from %llu on\n", static_cast<unsigned long long>(seed));
   bool ok = true;
   for (; ok && totals.operations < ops; ++seed) ok = RunFeatures(seed, kFeatureOpsPerRun, &totals);
