@@ -1,6 +1,9 @@
 #include "server/storage/fail_stop_files.h"
 
+#include <optional>
 #include <utility>
+
+#include "server/storage/wal_room.h"
 
 namespace sluice::storage {
 
@@ -10,17 +13,37 @@ using rocksdb::IOOptions;
 using rocksdb::IOStatus;
 using rocksdb::Slice;
 
+namespace {
+
+enum class FileKind { kWal, kInfoLog, kOther };
+
+FileKind KindOf(const std::string& path) {
+  if (path.ends_with(".log")) return FileKind::kWal;
+  const bool is_info_log = path.substr(path.rfind('/') + 1).starts_with("LOG");
+  return is_info_log ? FileKind::kInfoLog : FileKind::kOther;
+}
+
+}  // namespace
+
 class FailStopFiles::File : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  File(std::unique_ptr<rocksdb::FSWritableFile> file, FailStopFiles* owner, bool is_info_log)
-      : FSWritableFileOwnerWrapper(std::move(file)), owner_(owner), is_info_log_(is_info_log) {}
+  File(std::unique_ptr<rocksdb::FSWritableFile> file, const std::string& path, FailStopFiles* owner)
+      : FSWritableFileOwnerWrapper(std::move(file)), owner_(owner), kind_(KindOf(path)) {
+    if (kind_ == FileKind::kWal) room_.emplace(path);
+  }
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    return Do([&] { return target()->Append(data, options, debug); });
+    return Do([&] {
+      if (room_) room_->BeforeAppend(data.size());
+      return target()->Append(data, options, debug);
+    });
   }
   IOStatus Append(const Slice& data, const IOOptions& options, const DataVerificationInfo& info,
                   IODebugContext* debug) override {
-    return Do([&] { return target()->Append(data, options, info, debug); });
+    return Do([&] {
+      if (room_) room_->BeforeAppend(data.size());
+      return target()->Append(data, options, info, debug);
+    });
   }
   IOStatus PositionedAppend(const Slice& data, uint64_t offset, const IOOptions& options,
                             IODebugContext* debug) override {
@@ -34,12 +57,19 @@ class FailStopFiles::File : public rocksdb::FSWritableFileOwnerWrapper {
     return Do([&] { return target()->Truncate(size, options, debug); });
   }
   IOStatus Close(const IOOptions& options, IODebugContext* debug) override {
-    return Do([&] { return target()->Close(options, debug); });
+    return Do([&] {
+      if (room_ && room_->has_room()) {
+        IOStatus status = target()->Truncate(room_->appended(), options, debug);
+        if (!status.ok()) return status;
+      }
+      return target()->Close(options, debug);
+    });
   }
   IOStatus Flush(const IOOptions& options, IODebugContext* debug) override {
     return Do([&] { return target()->Flush(options, debug); });
   }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
+    if (room_) room_->OnSync();
     return Do([&] { return target()->Sync(options, debug); });
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
@@ -53,13 +83,14 @@ class FailStopFiles::File : public rocksdb::FSWritableFileOwnerWrapper {
  private:
   template <typename Operation>
   IOStatus Do(Operation operation) {
-    if (!is_info_log_) return owner_->Do(std::move(operation));
+    if (kind_ != FileKind::kInfoLog) return owner_->Do(std::move(operation));
     operation().PermitUncheckedError();
     return IOStatus::OK();
   }
 
   FailStopFiles* const owner_;
-  const bool is_info_log_;
+  const FileKind kind_;
+  std::optional<WalRoom> room_;  // of a WAL
 };
 
 class FailStopFiles::Directory : public rocksdb::FSDirectoryWrapper {
@@ -84,10 +115,7 @@ IOStatus FailStopFiles::NewWritableFile(const std::string& path,
                                         std::unique_ptr<rocksdb::FSWritableFile>* file,
                                         IODebugContext* debug) {
   IOStatus status = FileSystemWrapper::NewWritableFile(path, options, file, debug);
-  if (status.ok()) {
-    const bool is_info_log = path.substr(path.rfind('/') + 1).starts_with("LOG");
-    *file = std::make_unique<File>(std::move(*file), this, is_info_log);
-  }
+  if (status.ok()) *file = std::make_unique<File>(std::move(*file), path, this);
   return status;
 }
 

@@ -267,6 +267,11 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions&
       return WalDamage(scan->damaged_start);
     }
   }
+  if (!scan->gap_path.empty()) {
+    if (absl::Status status = EndWalAt(scan->gap_path, scan->gap_offset); !status.ok()) {
+      return status;
+    }
+  }
   std::unique_ptr<RocksStore> store(new RocksStore(options));
   if (absl::Status status = store->OpenDb(); !status.ok()) return status;
   if (absl::Status status = store->LoadSettled(scan->durable_store_seq); !status.ok()) {

@@ -1,5 +1,8 @@
 #include "server/storage/wal_scan.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
@@ -60,6 +63,12 @@ std::optional<Record> ParseRecord(std::string_view bytes) {
   return record;
 }
 
+// Whether these bytes to the end of a block were made ahead of records to come (wal_room.h). A
+// fragment's type is never 0.
+bool IsRoom(std::string_view bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](char byte) { return byte == 0; });
+}
+
 class Scanner {
  public:
   absl::Status ScanFile(const std::string& path);
@@ -77,12 +86,15 @@ class Scanner {
   void OnFragment(const std::string& path, uint64_t offset, uint8_t type, std::string_view data);
   void OnRecord(const std::string& path, uint64_t offset);
   void OnDamage(const std::string& path, uint64_t offset);
+  // Something follows zeros that were taken for the room behind the records.
+  void OnGap(const std::string& path);
 
   WalScan scan_;
   std::optional<uint64_t> next_seq_;   // expected of the next record; none before the first
   std::optional<Hole> hole_;           // the first one
   uint64_t durable_behind_hole_ = 0;   // named by records behind it
   bool first_of_file_ = false;
+  std::optional<uint64_t> room_;  // of this file, where it begins
   // The record that is being put together, and where it began.
   bool in_record_ = false;
   std::string partial_;
@@ -96,6 +108,7 @@ absl::Status Scanner::ScanFile(const std::string& path) {
     return MakeError(ErrorReason::kStoreFailed, absl::StrCat("cannot read ", path));
   }
   first_of_file_ = true;
+  room_.reset();
   in_record_ = false;
   std::vector<char> block(kBlockBytes);
   uint64_t offset = 0;
@@ -119,6 +132,11 @@ void Scanner::ScanBlock(const std::string& path, uint64_t offset, std::string_vi
     const auto crc = GetLittleEndian<uint32_t>(header);
     const size_t length = GetLittleEndian<uint16_t>(header + 4);
     const size_t end = at + kFragmentHeaderBytes + length;
+    if (length == 0 && header[6] == 0) {
+      if (!room_) room_ = offset + at;
+      if (IsRoom(block.substr(at))) return;
+    }
+    if (room_) OnGap(path);
     if (end > block.size()) {
       OnDamage(path, offset + at);
       return;
@@ -133,7 +151,7 @@ void Scanner::ScanBlock(const std::string& path, uint64_t offset, std::string_vi
     at = end;
   }
   // A last block that is cut within a fragment's header.
-  if (at < block.size() && block.size() < kBlockBytes) OnDamage(path, offset + at);
+  if (block.size() < kBlockBytes && !IsRoom(block.substr(at))) OnDamage(path, offset + at);
 }
 
 void Scanner::OnFragment(const std::string& path, uint64_t offset, uint8_t type,
@@ -180,6 +198,15 @@ void Scanner::OnRecord(const std::string& path, uint64_t offset) {
   if (!hole_) next_seq_ = record->first_seq + record->count;
 }
 
+void Scanner::OnGap(const std::string& path) {
+  if (!hole_ && scan_.gap_path.empty()) {
+    scan_.gap_path = path;
+    scan_.gap_offset = *room_;
+  }
+  OnDamage(path, *room_);
+  room_.reset();
+}
+
 void Scanner::OnDamage(const std::string& path, uint64_t offset) {
   in_record_ = false;
   if (hole_) return;
@@ -200,6 +227,18 @@ absl::StatusOr<WalScan> Scanner::Finish() {
 }
 
 }  // namespace
+
+absl::Status EndWalAt(const std::string& path, uint64_t offset) {
+  const char header[kFragmentHeaderBytes] = {1, 1, 1, 1, 0, 0, kFull};
+  const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  const bool done =
+      fd != -1 &&
+      pwrite(fd, header, sizeof(header), static_cast<off_t>(offset)) == ssize_t{sizeof(header)} &&
+      fsync(fd) == 0;
+  if (fd != -1) close(fd);
+  if (done) return absl::OkStatus();
+  return MakeError(ErrorReason::kStoreFailed, absl::StrCat("cannot write to ", path));
+}
 
 absl::Status WalDamage(const std::string& where) {
   return MakeError(

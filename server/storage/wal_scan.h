@@ -18,6 +18,10 @@ struct WalScan {
   // Damage in front of every readable record: what is lost there can only be told from the files of
   // the store, which must reach durable_store_seq without this log. Empty: none.
   std::string damaged_start;
+  // Where zeros are followed by readable records, none of them durable: the first such place.
+  // RocksDB would pass over the zeros and replay what is behind; see EndWalAt.
+  std::string gap_path;  // empty: none
+  uint64_t gap_offset = 0;
 };
 
 // Reads every *.log file of `dir` and changes nothing. A crash may tear what had not been synced, so
@@ -27,6 +31,10 @@ struct WalScan {
 // readable one names durable, or if records are missing between readable files.
 // A directory that does not exist is an empty log.
 absl::StatusOr<WalScan> ScanWal(const std::string& dir);
+
+// Makes RocksDB take what is at `offset` of `path`, which begins a fragment, for the torn end of the
+// log, by a fragment with a wrong checksum. Synced when OK.
+absl::Status EndWalAt(const std::string& path, uint64_t offset);
 
 // DATA_LOSS, saying what to do. `where`: file and offset.
 absl::Status WalDamage(const std::string& where);
