@@ -160,6 +160,18 @@ std::shared_ptr<const rocksdb::SliceTransform> LaneOfKeys(size_t bytes) {
   return std::shared_ptr<const rocksdb::SliceTransform>(rocksdb::NewFixedPrefixTransform(bytes));
 }
 
+// The same of meta rows. Longer keys, with which LocalLog has range deletions begin, have none.
+class MetaLaneOfKeys : public rocksdb::SliceTransform {
+ public:
+  const char* Name() const override { return "sluice.meta_lane"; }
+  rocksdb::Slice Transform(const rocksdb::Slice& key) const override {
+    return {key.data(), kMetaLaneBytes};
+  }
+  bool InDomain(const rocksdb::Slice& key) const override {
+    return key.size() == kMetaLaneBytes || key.size() == kMetaRowOfLaneKeyBytes;
+  }
+};
+
 rocksdb::DBOptions DbOptions(const RocksOptions& options, rocksdb::Env* env) {
   rocksdb::DBOptions db;
   db.env = env;
@@ -176,6 +188,8 @@ rocksdb::DBOptions DbOptions(const RocksOptions& options, rocksdb::Env* env) {
   // A crash tears unsynced records, also in the middle of them: everything from the first torn one
   // on is dropped. That nothing durable is among it has been checked by ScanWal.
   db.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+  // A log file that was synced and is not the newest must be there at the next start, and as long.
+  db.track_and_verify_wals_in_manifest = true;
   // A failed write or sync ends the term; nothing may retry behind our back.
   db.max_bgerror_resume_count = 0;
   db.max_log_file_size = kInfoLogBytesMax;
@@ -199,7 +213,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(
       std::min(kMetaMemtableBytes, options.sizes.memtables_bytes_max / kMetaMemtableShareDivisor);
   meta.max_write_buffer_number = kMemtablesPerFamily;
   meta.compression = rocksdb::kNoCompression;  // few and small
-  meta.memtable_insert_with_hint_prefix_extractor = LaneOfKeys(kMetaLaneBytes);
+  meta.memtable_insert_with_hint_prefix_extractor = std::make_shared<MetaLaneOfKeys>();
   rocksdb::ColumnFamilyOptions messages = meta;
   messages.memtable_insert_with_hint_prefix_extractor = LaneOfKeys(kMessageLaneBytes);
   messages.write_buffer_size = options.sizes.message_memtable_bytes;

@@ -51,6 +51,8 @@ enum class MetaType : char {
 // So many bytes of a kAcks, kLane or kHistory key name its type and lane; others are shorter, or
 // hold something else there.
 inline constexpr size_t kMetaLaneBytes = 8;
+// Of kAcks and kHistory; a kLane key ends there.
+inline constexpr size_t kMetaRowOfLaneKeyBytes = kMetaLaneBytes + 8;
 struct MetaKey {
   ShardId shard = 0;
   MetaType type = MetaType::kBoot;

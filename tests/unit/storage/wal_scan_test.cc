@@ -230,6 +230,30 @@ TEST_F(WalScanTest, AClosedLogHasNoRoomLeft) {
   if (!Wal().empty()) EXPECT_EQ(std::filesystem::file_size(Wal()), End());
 }
 
+TEST_F(WalScanTest, AnOlderLogThatIsMissingOrShortIsRefused) {
+  ASSERT_TRUE(Open().ok());
+  Batch queue;
+  PutQueue(&queue, kQid);
+  ASSERT_TRUE(Commit(std::move(queue)).ok());
+  WriteMessages(1, 50);
+  const std::string older = Wal();
+  // The messages go to a file of the store; the meta rows are in the log only.
+  ASSERT_TRUE(store_->db()->Flush(rocksdb::FlushOptions(), store_->messages()).ok());
+  WriteMessages(50, 100);
+  ASSERT_NE(Wal(), older);
+  Crash();
+  const std::string path = options_.dir + "/" + std::filesystem::path(older).filename().string();
+  const std::string intact = root_ + "/intact";
+  std::filesystem::copy_file(path, intact);
+  std::filesystem::resize_file(path, 0);
+  EXPECT_EQ(Open().code(), absl::StatusCode::kDataLoss) << Open();
+  std::filesystem::remove(path);
+  EXPECT_EQ(Open().code(), absl::StatusCode::kDataLoss) << Open();
+  std::filesystem::copy_file(intact, path);
+  ASSERT_TRUE(Open().ok());
+  EXPECT_EQ(Stored().size(), 99u);
+}
+
 TEST_F(WalScanTest, NoDirectoryIsAnEmptyLog) {
   const auto scan = ScanWal(root_ + "/none");
   ASSERT_TRUE(scan.ok());
