@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "proto/yaml/definitions_yaml.h"
 #include "server/api/definitions_codec.h"
-#include "server/api/grpc_log.h"
+#include "server/api/library_logs.h"
 #include "server/api/server.h"
 #include "server/app_observers.h"
 #include "server/base/clock.h"
@@ -285,7 +285,7 @@ class RunningApp : public App {
 
 absl::StatusOr<std::unique_ptr<App>> App::Start(const config::Settings& settings,
                                                 std::string_view version) {
-  api::RouteGrpcLog();
+  api::RouteLibraryLogs();
   auto app = std::make_unique<RunningApp>(settings, version);
   if (absl::Status s = app->Start(); !s.ok()) return s;
   return app;

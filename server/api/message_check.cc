@@ -35,7 +35,11 @@ enum MessageField : uint32_t {
   kExchange = 16,
 };
 
-// Reads wire format from contiguous bytes. Every method is false at malformed or cut input.
+// Protocol Buffers reads no more of a tag or a length, whatever they amount to.
+constexpr int kShortVarintBytesMax = 5;
+
+// Reads wire format from contiguous bytes. Every method is false at malformed or cut input: also at
+// what only some parsers take, since consumers in all languages get what is stored.
 class WireReader {
  public:
   explicit WireReader(std::string_view bytes) : begin_(bytes.data()), rest_(bytes) {}
@@ -43,11 +47,12 @@ class WireReader {
   bool done() const { return rest_.empty(); }
   uint32_t offset() const { return static_cast<uint32_t>(rest_.data() - begin_); }
 
-  bool ReadVarint(uint64_t* value) {
+  bool ReadVarint(uint64_t* value, int bytes_max = kVarintBytesMax) {
     uint64_t result = 0;
-    for (int shift = 0; shift < 64 && !rest_.empty(); shift += 7) {
+    for (int shift = 0; shift < 7 * bytes_max && !rest_.empty(); shift += 7) {
       const auto byte = static_cast<uint8_t>(rest_.front());
       rest_.remove_prefix(1);
+      if (shift == 63 && byte > 1) return false;  // more than 64 bits
       result |= static_cast<uint64_t>(byte & 0x7f) << shift;
       if (byte < 0x80) {
         *value = result;
@@ -58,14 +63,17 @@ class WireReader {
   }
   bool ReadTag(uint32_t* field, uint32_t* type) {
     uint64_t tag;
-    if (!ReadVarint(&tag) || tag > UINT32_MAX || FieldOfTag(static_cast<uint32_t>(tag)) == 0) return false;
+    if (!ReadVarint(&tag, kShortVarintBytesMax) || tag > UINT32_MAX ||
+        FieldOfTag(static_cast<uint32_t>(tag)) == 0) {
+      return false;
+    }
     *field = FieldOfTag(static_cast<uint32_t>(tag));
     *type = WireTypeOfTag(static_cast<uint32_t>(tag));
     return true;
   }
   bool ReadBytes(std::string_view* bytes) {
     uint64_t length;
-    if (!ReadVarint(&length) || length > rest_.size()) return false;
+    if (!ReadVarint(&length, kShortVarintBytesMax) || length > rest_.size()) return false;
     *bytes = rest_.substr(0, length);
     rest_.remove_prefix(length);
     return true;

@@ -442,5 +442,27 @@ TEST(StreamRequestTest, TakesOneInitOrOneBatch) {
                    .ok());
 }
 
+// What is stored goes to consumers in all languages as it came.
+TEST(PublishParserTest, TagsAndLengthsThatParsersRefuseAreMalformed) {
+  const auto with = [](const std::string& message) {
+    return ParsePublishRequest(Buffer("\x0a\x01q\x1a" + std::string(1, static_cast<char>(message.size())) +
+                                      message),
+                               kRules)
+        .status();
+  };
+  using std::string;
+  EXPECT_TRUE(with(string("\x8a\x80\x80\x80\x00\x01" "a", 7)).ok()) << "a tag of five bytes is";
+  for (const string& bad : {
+           string("\x8a\x80\x80\x80\x80\x00\x01" "a", 8),                  // a tag of six
+           string("\x8a\x80\x80\x80\x80\x80\x80\x80\x80\x00\x01" "a", 12),  // of ten
+           string("\x0a\x81\x80\x80\x80\x80\x00" "a", 8),                  // a length of six
+           string("\x3a\x08\x88\x80\x80\x80\x80\x00\x01\x00", 10),        // within delay
+           string("\x28\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 11),   // more than 64 bits
+       }) {
+    const absl::Status status = with(bad);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << bad.size() << " " << status;
+  }
+}
+
 }  // namespace
 }  // namespace sluice::api
