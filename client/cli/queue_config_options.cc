@@ -43,11 +43,12 @@ void AddQueueConfigOptions(CLI::App& app, v1::QueueConfig* config,
       "Attempts that a message has; 0 is no limit [0]");
   app.add_flag_function(
       "--discard-when-exhausted",
-      [=](int64_t) {
-        config->mutable_retry()->set_discard_when_exhausted(true);
+      [=](int64_t times) {  // negative: =false
+        config->mutable_retry()->set_discard_when_exhausted(times > 0);
         mask->add_paths("retry.discard_when_exhausted");
       },
-      "Drop a message that has used up its attempts");
+      "Drop a message that has used up its attempts, also where there is a dead-letter queue; =false "
+      "to take it back");
   app.add_option_function<std::string>(
       "--dead-letter-queue",
       [=](const std::string& name) {

@@ -18,10 +18,12 @@
 #include "server/broker/queue.h"
 #include "server/broker/recent_ids.h"
 #include "server/broker/settle_commands.h"
+#include "server/model/limits.h"
 
 namespace sluice::broker {
 
 struct PublishPlan {
+  int64_t routing_steps_left = kRoutingStepsMax;  // of all its messages
   // Where a message that bears a deduplication id was stored first.
   struct First {
     MessagePosition id;

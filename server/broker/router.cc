@@ -468,14 +468,13 @@ absl::Status Router::HandOn(absl::Span<BoundEntry* const> matched,
 
 absl::Status Router::Route(std::string_view exchange, std::string_view routing_key,
                            const Attributes& attributes,
-                           std::vector<const std::string*>* queues) {
+                           std::vector<const std::string*>* queues, int64_t* steps_left) {
   queues->clear();
   RoutedExchange* first = Find(exchange);
   if (!first) return ExchangeNotFound(exchange);
   ++message_;
   next_level_.clear();
   Enter(first);
-  int64_t steps_left = options_.routing_steps_max;
   // Nearest first, so that what is reached on a short way is not counted on a long one.
   for (int hops = 1; !next_level_.empty(); ++hops) {
     if (hops > kExchangeHopsMax) {
@@ -488,10 +487,11 @@ absl::Status Router::Route(std::string_view exchange, std::string_view routing_k
     next_level_.clear();
     for (RoutedExchange* at : level_) {
       absl::Span<BoundEntry* const> matched;
-      if (!Match(*at, routing_key, attributes, &steps_left, &matched)) {
+      if (!Match(*at, routing_key, attributes, steps_left, &matched)) {
         return absl::FailedPreconditionError(
             absl::StrCat("exchange '", at->stored.exchange.name,
-                         "' has too many bindings that come into question for this message"));
+                         "' has too many bindings that come into question for this publish; split "
+                         "it, or use simpler patterns"));
       }
       if (absl::Status status = HandOn(matched, queues); !status.ok()) return status;
       if (!matched.empty()) continue;

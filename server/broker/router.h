@@ -129,7 +129,14 @@ class Router {
   //
   // Allocates nothing but `queues` once its own buffers have grown.
   absl::Status Route(std::string_view exchange, std::string_view routing_key,
-                     const Attributes& attributes, std::vector<const std::string*>* queues);
+                     const Attributes& attributes, std::vector<const std::string*>* queues) {
+    int64_t steps_left = options_.routing_steps_max;
+    return Route(exchange, routing_key, attributes, queues, &steps_left);
+  }
+  // The same for one of several messages, which share the bindings that may be looked at.
+  absl::Status Route(std::string_view exchange, std::string_view routing_key,
+                     const Attributes& attributes, std::vector<const std::string*>* queues,
+                     int64_t* steps_left);
 
   // Whether there may be so many exchanges and bindings, and so many more words in the patterns of
   // topic bindings. RESOURCE_EXHAUSTED.

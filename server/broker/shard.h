@@ -194,7 +194,7 @@ class Shard {
   void Do(PublishCommand& command, Now now);
   void Do(OpenProducerCommand& command, Now now);
   absl::Status RouteMessage(const Publish& publish, const NewMessage& message, size_t index,
-                            PublishPlan::Message* planned);
+                            int64_t* steps_left, PublishPlan::Message* planned);
   void PlanDedup(const Hash128& dedup, const ParkedPublish* parked, Now now, PublishPlan* plan,
                  PublishPlan::Message* planned);
   absl::Status PlanPublish(Publish& publish, const ParkedPublish* parked, Now now,

@@ -65,7 +65,8 @@ void Shard::Activate(Queue& queue) {
 }
 
 void Shard::ResetTakers(Queue& queue) {
-  queue.active = 0;
+  // The active one stays so as long as it is there.
+  if (!queue.row.config.single_active_consumer) queue.active = 0;
   for (const SubscriptionId id : queue.attached) LeaveTakers(*FindConsumer(id));
   Activate(queue);
   for (const SubscriptionId id : queue.attached) WakeConsumer(*FindConsumer(id));

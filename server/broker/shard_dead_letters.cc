@@ -18,7 +18,9 @@ constexpr uint64_t kMoveBytesMax = 2 * kMiB;
 // An open message has died. What has a dead-letter queue waits for its move; the rest goes now.
 void Shard::Die(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message, DeathReason reason,
                 Now now) {
-  if (queue.row.config.dead_letter_queue.empty()) {
+  const bool dropped =
+      reason == DeathReason::kAttempts && queue.row.config.retry.discard_when_exhausted;
+  if (dropped || queue.row.config.dead_letter_queue.empty()) {
     CountDeath(queue, reason, /*moved=*/false);
     RememberRemoved(queue, lane.position.lane, seq, now.mono_ns);
     Leave(queue, lane, seq, message.size_bytes, message.group_hash);

@@ -38,7 +38,7 @@ Lane Shard::LaneOfNew(const NewMessage& message, Now now) {
 // ---- planning
 
 absl::Status Shard::RouteMessage(const Publish& publish, const NewMessage& message, size_t index,
-                                 PublishPlan::Message* planned) {
+                                 int64_t* steps_left, PublishPlan::Message* planned) {
   if (publish.exchange.empty()) {
     Queue* queue = FindQueue(publish.queue);
     if (!queue) {
@@ -51,7 +51,7 @@ absl::Status Shard::RouteMessage(const Publish& publish, const NewMessage& messa
     const MessageOptions& options = message.options ? *message.options : kNone;
     routed_.clear();
     absl::Status status =
-        router_.Route(publish.exchange, options.routing_key, options.attributes, &routed_);
+        router_.Route(publish.exchange, options.routing_key, options.attributes, &routed_, steps_left);
     if (!status.ok()) return status;
     for (const std::string* name : routed_) {
       // Bindings go with their queue.
@@ -105,7 +105,7 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
   for (size_t i = 0; i < publish.messages.size(); ++i) {
     PublishPlan::Message planned;
     planned.message = &publish.messages[i];
-    absl::Status status = RouteMessage(publish, *planned.message, i, &planned);
+    absl::Status status = RouteMessage(publish, *planned.message, i, &plan->routing_steps_left, &planned);
     if (!status.ok()) return status;
     if (planned.message->options && planned.message->options->dedup) {
       PlanDedup(*planned.message->options->dedup, parked, now, plan, &planned);
@@ -229,8 +229,11 @@ void Shard::Do(PublishCommand& command, Now now) {
     }
   }
   ParkedPublish attempt;
-  attempt.line = command.publish.exchange.empty() ? "q" + command.publish.queue
-                                                  : "e" + command.publish.exchange;
+  // Those to one queue take turns. What goes to an exchange may go anywhere, so each of its
+  // publishers that may have to wait has a line of its own.
+  attempt.line = command.publish.exchange.empty()
+                     ? absl::StrCat("q", command.publish.queue)
+                     : absl::StrCat("e", command.publish.exchange, "\n", command.caller);
   attempt.bytes = BytesOf(command.publish);
   attempt.command = std::move(command);
   PublishOrPark(std::move(attempt), now);

@@ -210,7 +210,13 @@ WaitReason Shard::WhyReadyWaits(Queue& queue, Now now) const {
   if (queue.row.paused) return WaitReason::kPaused;
   if (!queue.IsConsumed()) return WaitReason::kNoConsumer;
   if (!queue.rate.HasToken(now.mono_ns)) return WaitReason::kRateLimited;
-  if (queue.takers.empty()) return WaitReason::kNoCredit;
+  if (queue.takers.empty()) {
+    const auto waits_for_token = [this](SubscriptionId id) {
+      return consumers_.at(id)->rate_timer_ns != 0;
+    };
+    const bool paced = std::any_of(queue.attached.begin(), queue.attached.end(), waits_for_token);
+    return paced ? WaitReason::kRateLimited : WaitReason::kNoCredit;
+  }
   return WaitReason::kBehindOthers;
 }
 

@@ -84,7 +84,7 @@ start_server
 
 declare -a publisher_pids=()
 for ((i = 0; i < publishers; i++)); do
-  "$bin/sluice" publish "$queue" --batch 50 --retry --quiet \
+  "$bin/sluice" publish "$queue" --batch 50 --retry --retry-for 5m --quiet \
     --confirmed-file "$work/confirmed.$i" < "$work/part.0$i" 2> "$work/publish.$i.err" &
   publisher_pids+=($!)
   client_pids+=($!)

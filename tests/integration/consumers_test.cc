@@ -125,6 +125,20 @@ TEST_F(SingleActiveTest, AfterACrashWhoeverComesFirstIsActive) {
   EXPECT_EQ(second.Next()->message().body(), "m");
 }
 
+TEST_F(SingleActiveTest, AChangeOfTheQueueLeavesTheActiveOneActive) {
+  Subscription active(*client_, SubscribeTo("q"));
+  v1::SubscribeRequest request = SubscribeTo("q");
+  request.set_consumer_priority(5);
+  Subscription waiting(*client_, request);
+  Publish("q", {"one"});
+  EXPECT_EQ(active.Next()->message().body(), "one");
+  v1::QueueConfig config = QueueNamed("q");
+  config.set_max_length(1000);
+  Update(config);
+  Publish("q", {"two"});
+  EXPECT_EQ(active.Next()->message().body(), "two");
+}
+
 TEST_F(SingleActiveTest, CanBeSwitchedOnALiveQueue) {
   MakeQueue("other");
   Subscription one(*client_, SubscribeTo("other"));

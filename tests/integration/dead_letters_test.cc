@@ -166,6 +166,19 @@ TEST_F(DeadLettersTest, WithoutADeadLetterQueueItIsDropped) {
   EXPECT_EQ(Total("retried", "q"), 0) << "it did not stay in the queue";
 }
 
+TEST_F(DeadLettersTest, UsedUpAttemptsCanBeDroppedWhereRejectsAreKept) {
+  v1::QueueConfig config = QueueWithDeadLetters("q", "dead", 1);
+  config.mutable_retry()->set_discard_when_exhausted(true);
+  Create(config);
+  Send("q", MessageOf("exhausted"));
+  FailOnce("q");
+  Send("q", MessageOf("rejected"));
+  FailOnce("q", v1::NACK_ACTION_DEAD_LETTER);
+  AwaitReady("dead", 1);
+  EXPECT_THAT(Drain("dead"), ElementsAre("rejected"));
+  EXPECT_EQ(Stats("q").ready(), 0);
+}
+
 TEST_F(DeadLettersTest, ConfigsThatCannotEndAreRefused) {
   v1::QueueConfig config = QueueNamed("q");
   config.mutable_retry()->set_max_attempts(1);

@@ -49,6 +49,22 @@ class LimitsTest : public FeatureTest {
     grpc::Status status_;
     std::thread thread_;
   };
+
+  void MakeExchange(const std::string& name, v1::ExchangeType type) {
+    v1::CreateExchangeRequest request;
+    request.mutable_exchange()->set_name(name);
+    request.mutable_exchange()->set_type(type);
+    v1::CreateExchangeResponse response;
+    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, request, &response), IsOk());
+  }
+  void Bind(const std::string& exchange, const std::string& queue, const std::string& key = "") {
+    v1::CreateBindingRequest request;
+    request.mutable_binding()->set_exchange(exchange);
+    request.mutable_binding()->set_queue(queue);
+    request.mutable_binding()->set_binding_key(key);
+    v1::CreateBindingResponse response;
+    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateBinding, request, &response), IsOk());
+  }
 };
 
 TEST_F(LimitsTest, MaxLengthCountsEveryMessageThatIsNotSettled) {
@@ -280,18 +296,9 @@ TEST_F(LimitsTest, AStopEndsTheWaitAndSaysThatItDidNotHappen) {
 TEST_F(LimitsTest, AFanOutIsRefusedWholeNamingTheFullQueue) {
   Create(Limited("small", 1));
   MakeQueue("large");
-  v1::CreateExchangeRequest exchange;
-  exchange.mutable_exchange()->set_name("all");
-  exchange.mutable_exchange()->set_type(v1::EXCHANGE_TYPE_FANOUT);
-  v1::CreateExchangeResponse made;
-  ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, exchange, &made), IsOk());
-  for (const char* queue : {"small", "large"}) {
-    v1::CreateBindingRequest binding;
-    binding.mutable_binding()->set_exchange("all");
-    binding.mutable_binding()->set_queue(queue);
-    v1::CreateBindingResponse bound;
-    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateBinding, binding, &bound), IsOk());
-  }
+  MakeExchange("all", v1::EXCHANGE_TYPE_FANOUT);
+  Bind("all", "small");
+  Bind("all", "large");
   Send("small", MessageOf("in the way"));
   v1::PublishRequest request;
   request.set_exchange("all");
@@ -300,6 +307,36 @@ TEST_F(LimitsTest, AFanOutIsRefusedWholeNamingTheFullQueue) {
   EXPECT_THAT(full, FailsWith(kExhausted, "QUEUE_FULL"));
   EXPECT_THAT(full.error_message(), HasSubstr("'small'"));
   EXPECT_EQ(Stats("large").ready(), 0);
+}
+
+TEST_F(LimitsTest, OneFullQueueOfAnExchangeHoldsUpNoOther) {
+  Create(Limited("small", 1));
+  MakeQueue("large");
+  MakeExchange("by-key", v1::EXCHANGE_TYPE_DIRECT);
+  Bind("by-key", "small", "s");
+  Bind("by-key", "large", "l");
+  const auto request_for = [](const std::string& key, absl::Duration wait) {
+    v1::PublishRequest request;
+    request.set_exchange("by-key");
+    request.add_messages()->set_routing_key(key);
+    if (wait > absl::ZeroDuration()) *request.mutable_wait_when_full() = ToProto(wait);
+    return request;
+  };
+  Send("small", MessageOf("in the way"));
+  grpc::Status waited;
+  std::jthread waiting([&] { waited = TryPublish(request_for("s", absl::Seconds(20))); });
+  // Once it waits, others that want to wait are behind it; until then this one would be stored.
+  ASSERT_TRUE(WaitUntil([&] {
+    return TryPublish(request_for("l", absl::ZeroDuration())).ok() && Stats("small").ready() == 1;
+  }));
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_THAT(TryPublish(request_for("l", absl::ZeroDuration())), IsOk());
+    EXPECT_THAT(TryPublish(request_for("l", absl::Seconds(1))), IsOk());
+    EXPECT_THAT(TryPublish(request_for("nowhere", absl::ZeroDuration())), IsOk());
+  }
+  Drain("small");
+  waiting.join();
+  EXPECT_THAT(waited, IsOk());
 }
 
 }  // namespace
