@@ -50,8 +50,8 @@ absl::Status Shard::RouteMessage(const Publish& publish, const NewMessage& messa
     static const MessageOptions kNone;
     const MessageOptions& options = message.options ? *message.options : kNone;
     routed_.clear();
-    absl::Status status =
-        router_.Route(publish.exchange, options.routing_key, options.attributes, &routed_, steps_left);
+    absl::Status status = router_.Route(publish.exchange, options.routing_key, options.attributes,
+                                        &routed_, steps_left);
     if (!status.ok()) return status;
     for (const std::string* name : routed_) {
       // Bindings go with their queue.
@@ -105,7 +105,8 @@ absl::Status Shard::PlanPublish(Publish& publish, const ParkedPublish* parked, N
   for (size_t i = 0; i < publish.messages.size(); ++i) {
     PublishPlan::Message planned;
     planned.message = &publish.messages[i];
-    absl::Status status = RouteMessage(publish, *planned.message, i, &plan->routing_steps_left, &planned);
+    absl::Status status =
+        RouteMessage(publish, *planned.message, i, &plan->routing_steps_left, &planned);
     if (!status.ok()) return status;
     if (planned.message->options && planned.message->options->dedup) {
       PlanDedup(*planned.message->options->dedup, parked, now, plan, &planned);
