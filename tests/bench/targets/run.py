@@ -192,6 +192,12 @@ def percentiles(values):
     return [values[min(len(values) - 1, int(len(values) * p))] for p in (0.5, 0.99, 0.999)]
 
 
+def sleep_until(due):
+    left = due - time.monotonic()
+    if left > 0:
+        time.sleep(left)
+
+
 def sync_times(folder, rate, seconds):
     """What the disk alone needs to append 1 KiB durably, `rate` times a second; in ms."""
     times = []
@@ -200,9 +206,7 @@ def sync_times(folder, rate, seconds):
     with path.open("wb", buffering=0) as file:
         began = time.monotonic()
         for i in range(int(rate * seconds)):
-            due = began + i / rate
-            if due > time.monotonic():
-                time.sleep(due - time.monotonic())
+            sleep_until(began + i / rate)
             file.write(block)
             before = time.monotonic()
             os.fdatasync(file.fileno())
@@ -225,9 +229,7 @@ def wake_times(rate, seconds):
     times = []
     began = time.monotonic()
     for i in range(int(rate * seconds)):
-        due = began + i / rate
-        if due > time.monotonic():
-            time.sleep(due - time.monotonic())
+        sleep_until(began + i / rate)
         os.write(asks[1], time.monotonic_ns().to_bytes(8, "little"))
         times.append(int.from_bytes(os.read(answers[0], 8), "little") / 1e6)
     os.close(asks[1])
