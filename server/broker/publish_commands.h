@@ -62,7 +62,8 @@ struct PublishCommand {
   // (ProducerOpened::stream). Messages at or below the producer's last sequence are duplicates.
   uint64_t producer_stream = 0;
   int64_t first_sequence = 0;
-  // Names whoever waits in AbandonPublishesCommand; unique per boot. 0: it is never abandoned.
+  // Names whoever waits: in AbandonPublishesCommand, and as the line of an exchange in which its
+  // publishes keep their order. Unique per boot. 0: a single call that waits for no room.
   uint64_t caller = 0;
   Done done;
 };

@@ -80,7 +80,8 @@ inline constexpr size_t kBindingsMax = 100'000;
 inline constexpr int kBindingHeadersMax = 64;
 inline constexpr int kExchangeHopsMax = 16;    // exchanges that one publish may pass in a row
 inline constexpr int kRoutedQueuesMax = 1000;  // queues that one message may reach
-// Bindings and pattern nodes that are looked at for one message: some 10 ms of the engine thread.
+// Bindings and pattern nodes that are looked at for all messages of one publish together, so that
+// no publish holds up the engine thread for long.
 inline constexpr int64_t kRoutingStepsMax = 1'000'000;
 // Nodes of the patterns of all topic exchanges, some 100 bytes each; patterns that begin alike
 // share them. Ten for each binding that there may be.

@@ -384,6 +384,20 @@ TEST(RouterLimitsTest, AMessageLooksAtAtMostSoManyBindings) {
   EXPECT_EQ(router.Route("e", "", {}, &queues).code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST(RouterLimitsTest, TheMessagesOfAPublishShareTheBindingsThatMayBeLookedAt) {
+  Router router(RouterOptions{});
+  ASSERT_TRUE(router.CreateExchange(Of("e", ExchangeType::kFanout), 1).ok());
+  for (const char* key : {"a", "b", "c"}) {
+    ASSERT_TRUE(router.CreateBinding(ToQueue("e", "q", key), 2).ok());
+  }
+  std::vector<const std::string*> queues;
+  int64_t steps_left = 6;
+  EXPECT_TRUE(router.Route("e", "", {}, &queues, &steps_left).ok());
+  EXPECT_TRUE(router.Route("e", "", {}, &queues, &steps_left).ok());
+  EXPECT_EQ(router.Route("e", "", {}, &queues, &steps_left).code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 // ---- routing
 
 TEST_F(RouterTest, AnUnknownExchangeIsAnError) {
