@@ -24,6 +24,7 @@ metrics::QueueFigures FiguresOf(std::string name, const broker::QueueStats& stat
   figures.leased = stats.leased;
   figures.delayed = stats.delayed;
   figures.blocked = stats.blocked;
+  figures.dying = stats.dying;
   figures.bytes = stats.bytes;
   figures.consumers = stats.consumers;
   figures.oldest_ready_age_ms = stats.oldest_ready_age_ms;
@@ -39,6 +40,7 @@ metrics::QueueFigures FiguresOf(std::string name, const broker::QueueStats& stat
   figures.expired = counters.expired;
   figures.dropped = counters.dropped;
   figures.duplicates = counters.duplicates;
+  figures.moved = counters.moved;
   figures.leases_expired = counters.leases_expired;
   return figures;
 }
@@ -115,6 +117,8 @@ metrics::ShardFigures InspectShard(broker::CommandSink* sink, absl::Duration tim
   figures.window_bytes = info.totals.window_bytes;
   figures.lsn = info.totals.lsn;
   figures.durable_lsn = info.totals.durable_lsn;
+  figures.unrouted = info.totals.unrouted;
+  figures.producers_fenced = info.totals.producers_fenced;
   figures.queues.reserve(info.queues.size() + 1);
   for (const broker::QueueInfo& queue : info.queues) {
     figures.queues.push_back(FiguresOf(queue.config.name, queue.stats, queue.counters));

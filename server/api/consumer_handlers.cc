@@ -73,7 +73,7 @@ void HandleCloseConsumer(const std::shared_ptr<UnaryCall>& call) {
   broker::CloseConsumerCommand command;
   // Ids are opaque to clients: one that was never given out is one that is not there.
   if (!absl::SimpleAtoi(text, &command.id) || command.id == 0) {
-    return call->Fail(absl::NotFoundError("there is no such consumer"));
+    return call->Fail(MakeError(ErrorReason::kConsumerNotFound, "there is no such consumer"));
   }
   command.done = AnswerOnLoop<absl::Status>(call, [](UnaryCall& call, absl::Status result) {
     if (!result.ok()) return call.Fail(result);

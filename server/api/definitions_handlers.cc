@@ -28,7 +28,8 @@ void HandleExportDefinitions(const std::shared_ptr<UnaryCall>& call) {
     for (const Binding& binding : result->bindings) ToProto(binding, definitions.add_bindings());
     // A document cannot be cut into pages.
     if (static_cast<int64_t>(response.ByteSizeLong()) > kResponseBytesMax) {
-      return call.Fail(absl::ResourceExhaustedError(
+      return call.Fail(MakeError(
+          ErrorReason::kLimitReached,
           absl::StrCat("the definitions are over ", kResponseBytesMax,
                        " bytes; list queues, exchanges and bindings instead")));
     }

@@ -211,7 +211,8 @@ absl::Status MessageChecker::CheckBytesField(uint32_t field, std::string_view va
     case kBody:
       if (static_cast<int64_t>(value.size()) > rules_.body_bytes_max) {
         return MakeFieldError(Path(index_, "body"),
-                              absl::StrCat("larger than ", rules_.body_bytes_max, " bytes"),
+                              absl::StrCat("larger than ", rules_.body_bytes_max,
+                                           " bytes, the limit of this server"),
                               ErrorReason::kMessageTooLarge);
       }
       return absl::OkStatus();
@@ -294,7 +295,8 @@ absl::Status CheckMessage(std::string_view bytes, int64_t index, bool routed,
   if (static_cast<int64_t>(bytes.size()) > rules.body_bytes_max + kEnvelopeBytesMax) {
     return MakeFieldError(absl::StrCat("messages[", index, "]"),
                           absl::StrCat("larger than ", rules.body_bytes_max + kEnvelopeBytesMax,
-                                       " bytes in all"),
+                                       " bytes: a body of ", rules.body_bytes_max, " and ",
+                                       kEnvelopeBytesMax, " for the rest"),
                           ErrorReason::kMessageTooLarge);
   }
   WireReader reader(bytes);

@@ -122,7 +122,13 @@ void PublishStreamCall::CheckTarget(const std::string& producer_id) {
     loop.Post([call, producer = std::move(producer)] { call->OnTargetChecked(producer); });
   };
   if (!producer_id.empty()) {
-    api_->sink->Submit(broker::OpenProducerCommand{queue_, exchange_, producer_id, answer});
+    // Kept until the next one comes, however long after the end of this call.
+    const auto fenced = [weak = std::weak_ptr(self())] {
+      const std::shared_ptr<PublishStreamCall> call = weak.lock();
+      if (call) call->loop().Post([call] { call->OnFenced(); });
+    };
+    api_->sink->Submit(
+        broker::OpenProducerCommand{queue_, exchange_, producer_id, fenced, answer});
     return;
   }
   // Without a producer all that is asked is whether the target is there.
@@ -217,6 +223,12 @@ void PublishStreamCall::OnRefused(const absl::Status& status) {
   // With a producer id nothing may be stored behind a refused sequence, by the shard for what is on
   // its way there, here by not reading on.
   if (!end_ && (producer_.stream != 0 || IsUnclear(status))) end_ = status;
+}
+
+// What is on its way is answered first, stored or not.
+void PublishStreamCall::OnFenced() {
+  EndWith(MakeError(ErrorReason::kProducerFenced,
+                    "a newer stream of the same producer has taken over"));
 }
 
 void PublishStreamCall::EndWith(absl::Status status) {

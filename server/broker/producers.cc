@@ -1,6 +1,7 @@
 #include "server/broker/producers.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/model/error.h"
@@ -14,6 +15,7 @@ constexpr int64_t kFullRetryMs = kMinuteMs;
 }  // namespace
 
 absl::StatusOr<int64_t> Producers::Open(const Hash128& producer, uint64_t stream, int64_t now_ms,
+                                        absl::AnyInvocable<void()> fenced,
                                         std::vector<Hash128>* forgotten) {
   if (!known_.contains(producer) && known_.size() >= kProducersMax) {
     for (const auto& [other, known] : known_) {
@@ -34,6 +36,8 @@ absl::StatusOr<int64_t> Producers::Open(const Hash128& producer, uint64_t stream
   Known& known = known_[producer];
   // What has not been used for so long counts as forgotten, whether or not it has been dropped.
   if (known.row.update_ms > 0 && known.row.update_ms + kProducerKeptMs <= now_ms) known.row = {};
+  if (known.stream != 0) ++fenced_;
+  if (auto tell = std::exchange(known.fenced, std::move(fenced))) tell();
   streams_.erase(known.stream);
   known.stream = stream;
   known.broken = false;

@@ -4,7 +4,10 @@
 
 #include <cstdint>
 
+#include <vector>
+
 #include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
 #include "server/model/hash.h"
 #include "server/storage/rows.h"
@@ -17,9 +20,11 @@ class Producers {
  public:
   void Load(const Hash128& producer, const storage::ProducerRow& row) { known_[producer].row = row; }
 
-  // Makes `stream` the producer's current one and returns its last sequence. RESOURCE_EXHAUSTED when
-  // there are too many producers; `forgotten` gets those that have not published for kProducerKeptMs.
+  // Makes `stream` the producer's current one and returns its last sequence; the one before it is
+  // told, by the `fenced` that it gave (may be null). RESOURCE_EXHAUSTED when there are too many
+  // producers; `forgotten` gets those that have not published for kProducerKeptMs.
   absl::StatusOr<int64_t> Open(const Hash128& producer, uint64_t stream, int64_t now_ms,
+                               absl::AnyInvocable<void()> fenced,
                                std::vector<Hash128>* forgotten);
 
   // How many leading messages of a batch were stored before; the rest may be stored. PRODUCER_FENCED,
@@ -32,15 +37,19 @@ class Producers {
   const Hash128& ProducerOf(uint64_t stream) const { return streams_.at(stream); }
 
   size_t size() const { return known_.size(); }
+  // Streams that were fenced, since the start. One that had ended counts too.
+  uint64_t fenced() const { return fenced_; }
 
  private:
   struct Known {
     storage::ProducerRow row;
     uint64_t stream = 0;  // the current one; 0: none since the start
+    absl::AnyInvocable<void()> fenced;
     bool broken = false;
   };
   absl::flat_hash_map<Hash128, Known> known_;
   absl::flat_hash_map<uint64_t, Hash128> streams_;  // only current ones
+  uint64_t fenced_ = 0;
 };
 
 }  // namespace sluice::broker

@@ -84,6 +84,8 @@ struct OpenProducerCommand {
   std::string queue;
   std::string exchange;
   std::string producer_id;
+  // Once, if a newer stream of the same producer takes over: nothing more of this one is stored.
+  absl::AnyInvocable<void()> fenced;
   Done done;
 };
 

@@ -3,6 +3,7 @@
 #define SLUICE_SERVER_BROKER_PUBLISH_PLAN_H_
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -74,6 +75,15 @@ struct ParkedPublish {
   int64_t known_duplicates = 0;  // leading messages that the producer had sent before
   int64_t give_up_ns = 0;  // monotonic, of its wait for room; 0: does not wait for that
   bool waits_for_room = false;
+};
+
+// Publishes that keep their order among each other: only the first is tried.
+struct ParkedLine {
+  std::deque<uint64_t> ids;
+  // The queue in which the first finds no room, and the line's turn there (Queue::waiting_lines).
+  // 0: it does not wait for that.
+  QueueId full = 0;
+  uint64_t turn = 0;
 };
 
 }  // namespace sluice::broker

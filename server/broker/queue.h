@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -110,7 +111,9 @@ struct Queue {
   bool moving_dying = false;
   bool dead_letters_wait = false;         // the dead-letter queue has no room
   std::vector<QueueId> waiting_sources;   // queues whose dead letters wait for room here
-  std::vector<std::string> waiting_lines; // parked publishes that do
+  // Lines of parked publishes that do, by turn: the first that finds none again keeps its turn, and
+  // those behind it are not tried.
+  absl::btree_map<uint64_t, std::string> waiting_lines;
   bool room_made = false;
   bool dropping = false;  // what is to be dropped is being read
 

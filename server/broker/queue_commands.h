@@ -44,6 +44,7 @@ struct QueueStats {
   int64_t leased = 0;
   int64_t delayed = 0;
   int64_t blocked = 0;
+  int64_t dying = 0;  // of them, those that wait for their move to the dead-letter queue
   int64_t bytes = 0;  // of every unsettled message, serialised
   int32_t consumers = 0;
   int64_t oldest_ready_age_ms = 0;
@@ -63,6 +64,7 @@ struct QueueCounters {
   uint64_t expired = 0;
   uint64_t dropped = 0;  // to make room: DROP_HEAD
   uint64_t duplicates = 0;
+  uint64_t moved = 0;  // to another queue, by a redrive
 };
 struct QueueInfo {
   QueueConfig config;

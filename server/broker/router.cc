@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "server/base/glob.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
@@ -65,7 +66,8 @@ absl::Status ExchangeNotFound(std::string_view name) {
 }
 
 absl::Status TooMany(size_t limit, std::string_view what) {
-  return absl::ResourceExhaustedError(
+  return MakeError(
+      ErrorReason::kLimitReached,
       absl::StrCat("this server holds at most ", limit, " ", ToAbsl(what)));
 }
 
@@ -121,6 +123,14 @@ class PageFiller {
   size_t bytes_ = 0;
 };
 
+// A wildcard that is only a part of its word: it would stand for itself, which nobody means.
+bool HasHalfWildcard(std::string_view pattern) {
+  for (const absl::string_view word : absl::StrSplit(ToAbsl(pattern), '.')) {
+    if (word.size() > 1 && word.find_first_of("*#") != absl::string_view::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::Status CheckBinding(const Binding& binding, ExchangeType from) {
@@ -133,6 +143,9 @@ absl::Status CheckBinding(const Binding& binding, ExchangeType from) {
   if (binding.binding_key.size() > kShortStringBytesMax) {
     return MakeFieldError("binding.binding_key",
                           absl::StrCat("must be at most ", kShortStringBytesMax, " bytes"));
+  }
+  if (from == ExchangeType::kTopic && HasHalfWildcard(binding.binding_key)) {
+    return MakeFieldError("binding.binding_key", "a wildcard must stand alone between dots");
   }
   if (binding.headers.size() > static_cast<size_t>(kBindingHeadersMax)) {
     return MakeFieldError("binding.headers", absl::StrCat("at most ", kBindingHeadersMax));
@@ -405,7 +418,8 @@ absl::Status Router::CheckRoom(size_t exchanges, size_t bindings, size_t more_to
   if (exchanges > options_.exchanges_max) return TooMany(options_.exchanges_max, "exchanges");
   if (bindings > options_.bindings_max) return TooMany(options_.bindings_max, "bindings");
   if (topic_nodes_ + more_topic_words > options_.topic_nodes_max) {
-    return absl::ResourceExhaustedError(
+    return MakeError(
+        ErrorReason::kLimitReached,
         absl::StrCat("the patterns of this server's topic exchanges have ", topic_nodes_,
                      " different beginnings, and may have ", options_.topic_nodes_max));
   }
@@ -458,8 +472,9 @@ absl::Status Router::HandOn(absl::Span<BoundEntry* const> matched,
     if (entry->queue->message == message_) continue;
     entry->queue->message = message_;
     if (queues->size() == static_cast<size_t>(kRoutedQueuesMax)) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the message would go to more than ", kRoutedQueuesMax, " queues, which is the limit"));
+      return MakeError(ErrorReason::kRouteTooLarge,
+                       absl::StrCat("the message would go to more than ", kRoutedQueuesMax,
+                                    " queues, which is the limit"));
     }
     queues->push_back(&entry->queue->name);
   }
@@ -478,7 +493,8 @@ absl::Status Router::Route(std::string_view exchange, std::string_view routing_k
   // Nearest first, so that what is reached on a short way is not counted on a long one.
   for (int hops = 1; !next_level_.empty(); ++hops) {
     if (hops > kExchangeHopsMax) {
-      return absl::FailedPreconditionError(
+      return MakeError(
+          ErrorReason::kRouteTooLarge,
           absl::StrCat("the message would pass more than ", kExchangeHopsMax,
                        " exchanges in a row, which is the limit: see what exchange '",
                        next_level_.front()->stored.exchange.name, "' is bound to"));
@@ -488,7 +504,8 @@ absl::Status Router::Route(std::string_view exchange, std::string_view routing_k
     for (RoutedExchange* at : level_) {
       absl::Span<BoundEntry* const> matched;
       if (!Match(*at, routing_key, attributes, steps_left, &matched)) {
-        return absl::FailedPreconditionError(
+        return MakeError(
+            ErrorReason::kRouteTooLarge,
             absl::StrCat("exchange '", at->stored.exchange.name,
                          "' has too many bindings that come into question for this publish; split "
                          "it, or use simpler patterns"));

@@ -4,6 +4,7 @@
 #define SLUICE_SERVER_BROKER_SETTLE_COMMANDS_H_
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,17 +12,26 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/broker/publish_commands.h"
+#include "server/model/message_info.h"
 #include "server/model/receipt.h"
 
 namespace sluice::broker {
 
 enum class SettleAction : uint8_t { kAck, kRetry, kDelay, kDeadLetter, kDiscard, kRelease };
 
+// What has to be known of a message to nack it, when only an earlier boot has granted it and nothing
+// of it is in memory.
+struct MessageOutline {
+  MessageInfo info;
+  uint32_t size_bytes = 0;
+};
+
 struct SettleItem {
   Receipt receipt;
   SettleAction action = SettleAction::kAck;
   int64_t delay_ms = 0;  // kDelay only
   std::string reason = {};  // of a nack, for the message's death
+  std::shared_ptr<const MessageOutline> outline = {};  // the shard's own: once it has read it
 };
 struct SettleFailure {
   int32_t index = 0;  // into `items`
@@ -41,7 +51,7 @@ struct SettleCommand {
 
 struct ExtendOutcome {
   std::vector<SettleFailure> failures;
-  int64_t lease_expires_at_ms = 0;
+  int64_t lease_expires_at_ms = 0;  // of those that were extended; 0: none was
 };
 struct ExtendLeaseCommand {
   using Done = absl::AnyInvocable<void(absl::StatusOr<ExtendOutcome>)>;

@@ -61,7 +61,13 @@ void Shard::ReplyWhenDurable(Reply reply) { effects_.replies.push_back(std::move
 
 void Shard::Do(InspectCommand& command, Now now) {
   ShardInfo info;
-  info.totals = {queues_.size(), 0, open_messages_, window_bytes_, last_lsn_, durable_lsn_};
+  info.totals = {.queues = queues_.size(),
+                 .open_messages = open_messages_,
+                 .window_bytes = window_bytes_,
+                 .lsn = last_lsn_,
+                 .durable_lsn = durable_lsn_,
+                 .unrouted = unrouted_,
+                 .producers_fenced = producers_.fenced()};
   for (auto& [name, queue] : queues_) {
     info.totals.subscriptions += queue->subscriptions.size();
     QueueInfo described = Describe(*queue, now);
@@ -75,6 +81,7 @@ void Shard::Do(InspectCommand& command, Now now) {
     sum.leased += stats.leased;
     sum.delayed += stats.delayed;
     sum.blocked += stats.blocked;
+    sum.dying += stats.dying;
     sum.bytes += stats.bytes;
     sum.consumers += stats.consumers;
     sum.oldest_ready_age_ms = std::max(sum.oldest_ready_age_ms, stats.oldest_ready_age_ms);
@@ -93,6 +100,7 @@ void Shard::Do(InspectCommand& command, Now now) {
     total.expired += counters.expired;
     total.dropped += counters.dropped;
     total.duplicates += counters.duplicates;
+    total.moved += counters.moved;
   }
   command.done(std::move(info));
 }

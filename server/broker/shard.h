@@ -213,6 +213,7 @@ class Shard {
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
   void AwaitRoomFor(const ParkedPublish& attempt, Queue& full);
+  void StopAwaitingRoom(ParkedLine& line);
   bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
   void RefuseLate(const std::string& name, Now now);
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
@@ -406,7 +407,16 @@ class Shard {
   void PlanSettle(const Queue& queue, const SettleItem& item, const Honoured& honoured,
                   PublishPlan* plan);
   bool GroupIsOpen(const Queue& queue, uint64_t group_hash) const;
-  OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt);
+  // Gives the items their outlines, from memory; says which messages of one lane have to be read for
+  // that. No seqs: none.
+  struct Unread {
+    Lane lane = 0;
+    std::vector<Seq> seqs;
+  };
+  Unread FindOutlines(Queue& queue, std::vector<SettleItem>& items, Now now);
+  static void NoteOutlines(Lane lane, const std::vector<storage::StoredMessage>& messages,
+                           std::vector<SettleItem>* items);
+  OpenMessage& OpenFromEarlierBoot(Queue& queue, LaneState& lane, const SettleItem& item);
   void EndLease(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message);
   // Ends the lease as a failure (counts an attempt) or not, and makes the message ready after
   // `delay_ms`; or it has failed or lasted for long enough, and dies.
@@ -551,7 +561,8 @@ class Shard {
   // Publishes that wait.
   std::map<uint64_t, std::unique_ptr<ParkedPublish>> parked_;
   absl::btree_set<std::pair<uint64_t, uint64_t>> parked_of_callers_;  // caller, id
-  absl::flat_hash_map<std::string, std::deque<uint64_t>> parked_lines_;
+  absl::flat_hash_map<std::string, ParkedLine> parked_lines_;
+  uint64_t next_turn_ = 1;  // of a line in a full queue
   int64_t parked_bytes_ = 0;
   uint64_t next_parked_id_ = 1;
   RecentIds recent_ids_;
@@ -559,6 +570,7 @@ class Shard {
   Producers producers_;
   Router router_;
   uint64_t next_producer_stream_ = 1;
+  uint64_t unrouted_ = 0;  // messages that no binding took, since the start
   std::vector<const std::string*> routed_;  // scratch of RouteMessage
 
   ExpirySweep expiry_;

@@ -19,6 +19,9 @@ struct ShardTotals {
   size_t window_bytes = 0;  // payloads kept in memory
   Lsn lsn = 0;
   Lsn durable_lsn = 0;
+  // Since the start of this process.
+  uint64_t unrouted = 0;
+  uint64_t producers_fenced = 0;
 };
 struct ShardInfo {
   ShardTotals totals;

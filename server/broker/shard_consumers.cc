@@ -194,12 +194,14 @@ void Shard::Do(ListConsumersCommand& command, Now now) {
 void Shard::Do(CloseConsumerCommand& command, Now now) {
   Consumer* consumer = FindConsumer(command.id);
   if (!consumer || consumer->IsReceive() || consumer->ended) {
-    return command.done(absl::NotFoundError(
+    return command.done(MakeError(
+        ErrorReason::kConsumerNotFound,
         absl::StrCat("there is no consumer with the id '", command.id, "'")));
   }
   consumer->keep_leases_on_close = false;
   DropLeasesOf(*consumer, {}, now);
-  EndSubscription(*consumer, absl::AbortedError("the consumer was closed by an administrator"));
+  EndSubscription(*consumer, MakeError(ErrorReason::kConsumerClosed,
+                                       "the consumer was closed by an administrator"));
   ReplyWhenDurable([done = std::move(command.done)](const absl::Status& status) mutable {
     done(status);
   });

@@ -69,7 +69,8 @@ absl::Status Shard::PlanQueues(const Definitions& definitions, DefinitionsPlan* 
     if (absl::Status status = PlanPrunedQueues(plan); !status.ok()) return status;
   }
   if (queues_.size() - plan->remove_queues.size() + plan->create_queues.size() > kQueuesMax) {
-    return absl::ResourceExhaustedError(
+    return MakeError(
+        ErrorReason::kLimitReached,
         absl::StrCat("this server holds at most ", kQueuesMax, " queues"));
   }
   const auto find = [&](const std::string& name) -> const QueueConfig* {
@@ -320,7 +321,8 @@ void Shard::Do(ExportDefinitionsCommand& command, Now now) {
     snapshot.bindings.push_back(binding);
   });
   if (bytes > command.bytes_max) {
-    return command.done(absl::ResourceExhaustedError(
+    return command.done(MakeError(
+        ErrorReason::kLimitReached,
         absl::StrCat("the definitions are over ", command.bytes_max,
                      " bytes; list queues, exchanges and bindings instead")));
   }

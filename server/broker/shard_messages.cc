@@ -335,15 +335,18 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   return true;
 }
 
-// Without a name: to the queue in which it died last. False: it stays.
+// Without a name: to the queue in which it died last. False: it stays. What has died starts anew; what
+// has not only changes its place, and keeps its times.
 bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage message,
                         const std::string& to_name, Now now) {
   const Seq seq = message.seq;
   const std::shared_ptr<const Origin>& origin = message.info.origin;
+  const bool died = origin && !origin->deaths.empty();
   std::string name = to_name;
-  if (name.empty() && origin && !origin->deaths.empty()) name = origin->deaths.front().queue;
+  if (name.empty() && died) name = origin->deaths.front().queue;
   Queue* to = FindQueue(name);
   if (!to || to == &queue) return false;
+  if (!died && IsExpired(message.info.expire_ms, now)) return false;
   const PublishPlan::Demand demand{1, static_cast<int64_t>(message.payload.size())};
   if (!HasRoom(*to, demand)) return false;
   MessageInfo info;
@@ -352,11 +355,18 @@ bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage me
   info.origin = origin ? origin : std::make_shared<const Origin>(Origin{lane.At(seq), {}});
   const uint32_t bytes = message.payload.size();
   const Lane now_in = lane.position.lane;
-  const Lane to_lane =
-      now_in == kDelayedLane ? LaneOfPriority(message.info.priority) : now_in;
+  Lane to_lane = now_in;
+  if (!died) {
+    info.expire_ms = message.info.expire_ms;
+    info.due_ms = message.info.due_ms;
+    info.priority = message.info.priority;
+  } else if (now_in == kDelayedLane) {
+    to_lane = LaneOfPriority(message.info.priority);
+  }
   AddMessage(*to, LaneOf(*to, to_lane), std::move(message.payload), std::move(info));
   RememberRemoved(queue, now_in, seq, now.mono_ns);
   Leave(queue, lane, seq, bytes, message.info.group_hash);
+  ++queue.counters.moved;
   return true;
 }
 

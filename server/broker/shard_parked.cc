@@ -40,8 +40,7 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   }
   attempt.id = next_parked_id_++;
   parked_bytes_ += attempt.bytes;
-  auto& line = parked_lines_[attempt.line];
-  line.push_back(attempt.id);
+  parked_lines_[attempt.line].ids.push_back(attempt.id);
   const std::string name = attempt.line;
   const auto* publish = std::get_if<PublishCommand>(&attempt.command);
   if (publish && publish->caller != 0) parked_of_callers_.insert({publish->caller, attempt.id});
@@ -122,12 +121,20 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   return true;
 }
 
-// One entry for each line, however often it looks again.
+// A line that looks again keeps its turn.
 void Shard::AwaitRoomFor(const ParkedPublish& attempt, Queue& full) {
-  auto& lines = full.waiting_lines;
-  if (std::find(lines.begin(), lines.end(), attempt.line) == lines.end()) {
-    lines.push_back(attempt.line);
-  }
+  ParkedLine& line = parked_lines_.at(attempt.line);
+  if (line.full == full.qid) return;
+  StopAwaitingRoom(line);
+  line.full = full.qid;
+  line.turn = next_turn_++;
+  full.waiting_lines[line.turn] = attempt.line;
+}
+
+void Shard::StopAwaitingRoom(ParkedLine& line) {
+  if (line.full == 0) return;
+  FindQueue(line.full)->waiting_lines.erase(line.turn);
+  line.full = 0;
 }
 
 bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const {
@@ -141,9 +148,9 @@ bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& ful
 // is over.
 void Shard::RefuseLate(const std::string& name, Now now) {
   const auto line = parked_lines_.find(name);
-  if (line == parked_lines_.end() || !parked_.at(line->second.front())->waits_for_room) return;
+  if (line == parked_lines_.end() || !parked_.at(line->second.ids.front())->waits_for_room) return;
   std::vector<uint64_t> late;
-  for (const uint64_t id : line->second) {
+  for (const uint64_t id : line->second.ids) {
     const ParkedPublish& attempt = *parked_.at(id);
     if (!attempt.waits_for_room && attempt.give_up_ns <= now.mono_ns) late.push_back(id);
   }
@@ -158,6 +165,8 @@ void Shard::RefuseLate(const std::string& name, Now now) {
 
 // Asks the store for deduplication ids.
 void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys) {
+  // Its turn is not waited for meanwhile.
+  StopAwaitingRoom(parked_lines_.at(attempt.line));
   attempt.reading = true;
   if (attempt.looked_up_from == 0) attempt.looked_up_from = durable_lsn_;
   lookups_from_.insert({attempt.looked_up_from, attempt.id});
@@ -187,7 +196,7 @@ void Shard::RetryLine(const std::string& name, Now now) {
   while (true) {
     const auto line = parked_lines_.find(name);
     if (line == parked_lines_.end()) return;
-    const uint64_t id = line->second.front();
+    const uint64_t id = line->second.ids.front();
     ParkedPublish& attempt = *parked_.at(id);
     if (!TryPublish(attempt, now)) return RefuseLate(name, now);
     Unpark(attempt);
@@ -206,7 +215,8 @@ void Shard::Unpark(ParkedPublish& attempt) {
   }
   parked_bytes_ -= attempt.bytes;
   const auto line = parked_lines_.find(attempt.line);
-  auto& ids = line->second;
+  auto& ids = line->second.ids;
+  if (ids.front() == attempt.id) StopAwaitingRoom(line->second);
   ids.erase(std::find(ids.begin(), ids.end(), attempt.id));
   if (ids.empty()) parked_lines_.erase(line);
   parked_.erase(attempt.id);
@@ -222,10 +232,14 @@ void Shard::Do(AbandonPublishesCommand& command, Now now) {
     const auto it = parked_.find(id);
     if (it == parked_.end()) continue;  // stored or refused when one before it made way
     const std::string line = it->second->line;
-    const bool was_first = parked_lines_.at(line).front() == id;
+    const bool was_first = parked_lines_.at(line).ids.front() == id;
+    Queue* full = FindQueue(parked_lines_.at(line).full);
     RefusePublish(*it->second, absl::CancelledError("the caller has gone"));
     Unpark(*it->second);
-    if (was_first) RetryLine(line, now);
+    if (!was_first) continue;
+    RetryLine(line, now);
+    // There may be room enough for those behind it.
+    if (full) RoomMade(*full);
   }
 }
 
@@ -235,11 +249,14 @@ void Shard::GiveUpParked(uint64_t id, Now now) {
   if (it == parked_.end()) return;
   it->second->give_up_ns = 0;
   const std::string line = it->second->line;
-  if (parked_lines_.at(line).front() != id) {
+  if (parked_lines_.at(line).ids.front() != id) {
     RefusePublish(*it->second, WaitedTooLong());
     return Unpark(*it->second);
   }
+  Queue* full = FindQueue(parked_lines_.at(line).full);
   RetryLine(line, now);
+  // There may be room enough for those behind it.
+  if (full) RoomMade(*full);
 }
 
 void Shard::RefuseParked(const absl::Status& status) {
@@ -250,9 +267,14 @@ void Shard::RefuseParked(const absl::Status& status) {
   }
 }
 
-// Room was made, or a read has ended: those who wait for the queue look again.
+// Room was made, or a read has ended: those who wait for the queue look again. The first that still
+// finds no room ends that, as thousands may be behind it; who has got some goes behind the others.
 void Shard::RetryWaitingLines(Queue& queue, Now now) {
-  for (const std::string& line : std::exchange(queue.waiting_lines, {})) RetryLine(line, now);
+  while (!queue.waiting_lines.empty()) {
+    const auto [turn, line] = *queue.waiting_lines.begin();
+    RetryLine(line, now);
+    if (!queue.waiting_lines.empty() && queue.waiting_lines.begin()->first == turn) return;
+  }
 }
 
 void Shard::ForgetRecentIds() {

@@ -165,6 +165,7 @@ PublishedMessage Shard::ApplyPlanned(PublishPlan& plan, size_t index,
   published.routed_queues = planned.routed;
   published.duplicate = planned.routed > 0 && planned.stored_in.empty();
   for (Queue* queue : planned.had_it) ++queue->counters.duplicates;
+  if (planned.routed == 0) ++unrouted_;
   std::optional<MessagePosition> id;
   if (planned.first) {
     id = planned.first->planned == PublishPlan::First::kNotPlanned ? planned.first->id
@@ -257,7 +258,8 @@ void Shard::Do(OpenProducerCommand& command, Now now) {
                                .Wide(absl::StrCat(target, "\n", command.producer_id));
   const uint64_t stream = next_producer_stream_++;
   std::vector<Hash128> forgotten;
-  const auto last = producers_.Open(producer, stream, now.engine_ms, &forgotten);
+  const auto last = producers_.Open(producer, stream, now.engine_ms, std::move(command.fenced),
+                                    &forgotten);
   for (const Hash128& other : forgotten) {
     batch_.Delete(Family::kMeta, storage::ProducerKey(options_.shard, other));
   }

@@ -46,7 +46,8 @@ absl::StatusOr<QueueConfig> Shard::PlanQueue(const QueueConfigChange& change) {
   ApplyChange(change, config);
   if (absl::Status status = CheckConfig(config); !status.ok()) return status;
   if (queues_.size() >= kQueuesMax) {
-    return absl::ResourceExhaustedError(
+    return MakeError(
+        ErrorReason::kLimitReached,
         absl::StrCat("this server holds ", kQueuesMax, " queues, which is its limit"));
   }
   return config;
@@ -209,6 +210,10 @@ void Shard::StartPeek(Queue& queue, LaneState& lane) {
 WaitReason Shard::WhyReadyWaits(Queue& queue, Now now) const {
   if (queue.row.paused) return WaitReason::kPaused;
   if (!queue.IsConsumed()) return WaitReason::kNoConsumer;
+  if (queue.open_messages >= options_.open_messages_per_queue_max ||
+      queue.waits_for_open_messages) {
+    return WaitReason::kOpenLimit;
+  }
   if (!queue.rate.HasToken(now.mono_ns)) return WaitReason::kRateLimited;
   if (queue.takers.empty()) {
     const auto waits_for_token = [this](SubscriptionId id) {
@@ -240,6 +245,7 @@ QueueInfo Shard::Describe(Queue& queue, Now now) {
     stats.leased += static_cast<int64_t>(lane->leased);
     stats.delayed += static_cast<int64_t>(lane->waiting);
     stats.blocked += static_cast<int64_t>(blocked + lane->dying);
+    stats.dying += static_cast<int64_t>(lane->dying);
     waiting += lane->waiting;
     if (const auto oldest_ms = OldestReadyMs(queue, *lane)) {
       stats.oldest_ready_age_ms = std::max(stats.oldest_ready_age_ms, now.engine_ms - *oldest_ms);
@@ -253,7 +259,7 @@ QueueInfo Shard::Describe(Queue& queue, Now now) {
   if (delayed && delayed->Unsettled() > 0) info.waiting.push_back(WaitReason::kNotDue);
   if (waiting > 0) info.waiting.push_back(WaitReason::kRetryBackoff);
   if (stats.leased > 0) info.waiting.push_back(WaitReason::kLeased);
-  if (queue.groups && stats.blocked > 0) info.waiting.push_back(WaitReason::kGroupBlocked);
+  if (stats.blocked > stats.dying) info.waiting.push_back(WaitReason::kGroupBlocked);
   if (queue.dead_letters_wait) info.waiting.push_back(WaitReason::kDeadLetterQueueFull);
   return info;
 }
@@ -393,10 +399,12 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
     const storage::KeyRange range = storage::MetaRangeOfQueue(options_.shard, type, queue.qid);
     batch_.DeleteMetaRange(range.begin, range.end);
   }
-  const std::vector<std::string> lines = std::move(queue.waiting_lines);
-  queues_.Remove(queue);
   // Those who waited for room in it find that it is gone.
-  orphaned_lines_.insert(orphaned_lines_.end(), lines.begin(), lines.end());
+  for (const auto& [turn, line] : queue.waiting_lines) {
+    parked_lines_.at(line).full = 0;
+    orphaned_lines_.push_back(line);
+  }
+  queues_.Remove(queue);
 }
 
 void Shard::Do(DeleteQueueCommand& command, Now now) {

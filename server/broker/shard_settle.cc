@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/broker/shard.h"
@@ -22,6 +23,11 @@ absl::Status ReceiptInvalid() {
 absl::Status LeaseExpired() {
   return MakeError(ErrorReason::kLeaseExpired,
                    "the lease has ended and the message was granted again or removed");
+}
+
+std::shared_ptr<const MessageOutline> MakeOutline(const storage::StoredMessage& message) {
+  return std::make_shared<const MessageOutline>(
+      MessageOutline{message.info, static_cast<uint32_t>(message.payload.size())});
 }
 
 }  // namespace
@@ -60,8 +66,45 @@ bool Shard::GroupIsOpen(const Queue& queue, uint64_t group_hash) const {
   return queue.groups && queue.groups->OpenOf(group_hash).has_value();
 }
 
+// Only what counts as a failure needs them: what leaves is not looked at, and to release it is nothing,
+// as the end of the boot that granted it has made it ready again.
+Shard::Unread Shard::FindOutlines(Queue& queue, std::vector<SettleItem>& items, Now now) {
+  Unread unread;
+  for (SettleItem& item : items) {
+    const MessagePosition& at = item.receipt.position;
+    const bool counts = item.action == SettleAction::kRetry || item.action == SettleAction::kDelay;
+    if (!counts || item.outline || (!unread.seqs.empty() && at.lane != unread.lane)) continue;
+    const auto found = FindHonoured(queue, item.receipt, now.mono_ns);
+    if (!found.ok() || found->settled || found->message) continue;
+    const storage::StoredMessage* known = found->lane->Find(at.seq);
+    if (known && known->payload) {
+      item.outline = MakeOutline(*known);
+    } else {
+      unread.lane = at.lane;
+      unread.seqs.push_back(at.seq);
+    }
+  }
+  std::sort(unread.seqs.begin(), unread.seqs.end());
+  unread.seqs.erase(std::unique(unread.seqs.begin(), unread.seqs.end()), unread.seqs.end());
+  return unread;
+}
+
+void Shard::NoteOutlines(Lane lane, const std::vector<storage::StoredMessage>& messages,
+                         std::vector<SettleItem>* items) {
+  absl::flat_hash_map<Seq, std::shared_ptr<const MessageOutline>> outlines;
+  for (const storage::StoredMessage& message : messages) {
+    outlines[message.seq] = MakeOutline(message);
+  }
+  for (SettleItem& item : *items) {
+    if (item.receipt.position.lane != lane) continue;
+    const auto read = outlines.find(item.receipt.position.seq);
+    if (read != outlines.end()) item.outline = read->second;
+  }
+}
+
 // Gives a message that only an earlier boot granted its place among the open ones.
-OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Receipt& receipt) {
+OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const SettleItem& item) {
+  const Receipt& receipt = item.receipt;
   const Seq seq = receipt.position.seq;
   OpenMessage message;
   message.state = OpenState::kReturned;
@@ -72,12 +115,17 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Rec
   // whenever the lane is empty.
   message.size_bytes =
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
-  if (const storage::StoredMessage* known = lane.Find(seq)) {
-    message.size_bytes = known->payload.size();
-    message.ready_since_ms = known->info.ReadySinceMs();
-    message.expire_ms = known->info.expire_ms;
-    message.origin = known->info.origin;
-    message.group_hash = known->info.group_hash;
+  const auto know = [&](const MessageInfo& info, uint32_t size_bytes) {
+    message.size_bytes = size_bytes;
+    message.ready_since_ms = info.ReadySinceMs();
+    message.expire_ms = info.expire_ms;
+    message.origin = info.origin;
+    message.group_hash = info.group_hash;
+  };
+  if (item.outline) {
+    know(item.outline->info, item.outline->size_bytes);
+  } else if (const storage::StoredMessage* known = lane.Find(seq)) {
+    know(known->info, known->payload.size());
   } else if (const auto group = queue.groups ? queue.groups->GroupOfParked(lane.position.lane, seq)
                                              : std::nullopt) {
     message.group_hash = *group;
@@ -197,18 +245,15 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
   if (found->settled) return absl::OkStatus();
   LaneState& lane = *found->lane;
   const Seq seq = item.receipt.position.seq;
-  if (!found->message && item.action != SettleAction::kAck &&
-      item.action != SettleAction::kDiscard && item.action != SettleAction::kDeadLetter) {
-    // The end of an earlier boot has made it ready again, which is what the others ask for. A delay
-    // needs to know its group, which the window may tell: otherwise it is ready already.
-    const storage::StoredMessage* known = lane.Find(seq);
-    if (item.action != SettleAction::kDelay || !known || !known->payload ||
-        GroupIsOpen(queue, known->info.group_hash)) {
-      return absl::OkStatus();
-    }
+  // By the end of the boot that granted it, and not counted as an attempt yet.
+  const bool cut_short = !found->message;
+  if (cut_short && item.action == SettleAction::kRelease) return absl::OkStatus();
+  if (cut_short && (item.action == SettleAction::kRetry || item.action == SettleAction::kDelay)) {
+    // Without one, it was out again meanwhile. Or one of its group that overtakes it by its priority
+    // is out: it waits for that one anyway.
+    if (!item.outline || GroupIsOpen(queue, item.outline->info.group_hash)) return absl::OkStatus();
   }
-  OpenMessage& message = found->message ? *found->message
-                                        : OpenFromEarlierBoot(queue, lane, item.receipt);
+  OpenMessage& message = found->message ? *found->message : OpenFromEarlierBoot(queue, lane, item);
   const bool leased = message.state == OpenState::kLeased;
   const bool dying = message.state == OpenState::kDying;
   // Of what has died already, the row tells why.
@@ -225,18 +270,18 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
     case SettleAction::kDeadLetter:
       if (dying) return absl::OkStatus();
       // The attempt that rejects it counts.
-      if (leased) ++message.attempt;
+      if (leased || cut_short) ++message.attempt;
       Die(queue, lane, seq, message, DeathReason::kRejected, now);
       return absl::OkStatus();
     case SettleAction::kRetry:
-      // Without a live lease the attempt has failed already, or the server's end cut it short.
-      if (!leased) return absl::OkStatus();
+      // Without a live lease the attempt has failed already.
+      if (!leased && !cut_short) return absl::OkStatus();
       ReturnMessage(queue, lane, seq, message, /*failed=*/true,
                     BackoffMs(queue.row.config.retry, message.attempt), now);
       return absl::OkStatus();
     case SettleAction::kDelay:
       if (dying) return absl::OkStatus();
-      ReturnMessage(queue, lane, seq, message, /*failed=*/leased, item.delay_ms, now);
+      ReturnMessage(queue, lane, seq, message, /*failed=*/leased || cut_short, item.delay_ms, now);
       return absl::OkStatus();
     case SettleAction::kRelease:
       if (leased) ReturnMessage(queue, lane, seq, message, /*failed=*/false, 0, now);
@@ -259,6 +304,14 @@ void Shard::Do(SettleCommand& command, Now now) {
                          RestAgain(resting);
                        });
   }
+  if (Unread unread = FindOutlines(*queue, command.items, now); !unread.seqs.empty()) {
+    return ReadBodies(*queue, unread.lane, std::move(unread.seqs), kPageBytesMax,
+                      [this, lane = unread.lane, command = std::move(command)](
+                          Queue*, Bodies bodies, Now now) mutable {
+                        NoteOutlines(lane, bodies.messages, &command.items);
+                        Do(command, now);
+                      });
+  }
   SettleOutcome outcome;
   for (size_t i = 0; i < command.items.size(); ++i) {
     absl::Status status = SettleOne(*queue, command.items[i], now);
@@ -279,7 +332,7 @@ void Shard::Do(ExtendLeaseCommand& command, Now now) {
   queue->last_used_ms = now.engine_ms;
   const int64_t lease_ms = command.lease_ms > 0 ? command.lease_ms : queue->row.config.lease_ms;
   ExtendOutcome outcome;
-  outcome.lease_expires_at_ms = now.engine_ms + lease_ms;
+  const int64_t lease_expires_at_ms = now.engine_ms + lease_ms;
   for (size_t i = 0; i < command.receipts.size(); ++i) {
     const Receipt& receipt = command.receipts[i];
     auto found = FindHonoured(*queue, receipt, now.mono_ns);
@@ -302,8 +355,9 @@ void Shard::Do(ExtendLeaseCommand& command, Now now) {
     mono_timers_.Add({message.lease_until_ns, TimerKind::kLease, at.lane, at.qid, at.seq});
     // Otherwise a crash would bring back the lease of the last clean stop.
     if (message.lease_saved) {
-      found->lane->WriteHistory(at.seq, message, outcome.lease_expires_at_ms, batch_);
+      found->lane->WriteHistory(at.seq, message, lease_expires_at_ms, batch_);
     }
+    outcome.lease_expires_at_ms = lease_expires_at_ms;
   }
   command.done(std::move(outcome));
 }

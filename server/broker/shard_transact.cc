@@ -21,6 +21,19 @@ void Shard::Do(TransactCommand& command, Now now) {
     return ReadResting(std::move(resting), /*only_due=*/false,
                        [this, command = std::move(command)](Now now) mutable { Do(command, now); });
   }
+  for (TransactCommand::Settle& settle : command.nacks) {
+    Queue* queue = FindQueue(settle.queue);
+    if (!queue) continue;
+    Unread unread = FindOutlines(*queue, settle.items, now);
+    if (unread.seqs.empty()) continue;
+    // The command is moved, its items stay where they are.
+    return ReadBodies(*queue, unread.lane, std::move(unread.seqs), kPageBytesMax,
+                      [this, lane = unread.lane, items = &settle.items,
+                       command = std::move(command)](Queue*, Bodies bodies, Now now) mutable {
+                        NoteOutlines(lane, bodies.messages, items);
+                        Do(command, now);
+                      });
+  }
   ParkedPublish attempt;
   // Waits for nobody but for what it has to look up itself.
   attempt.line = absl::StrCat("t", next_parked_id_);

@@ -261,7 +261,12 @@ constexpr char kFooter[] =
     "Each setting can also come from the environment (--http-listen is SLUICE_HTTP_LISTEN) or\n"
     "from the file of --config (http_listen: 127.0.0.1:7071). Flags are stronger than the\n"
     "environment, which is stronger than the file. Sizes: 4096, 64KiB, 8MiB, 1GiB. Times: 90s,\n"
-    "30m, 1h. Stop with Ctrl-C or SIGTERM.\n";
+    "30m, 1h. Stop with Ctrl-C or SIGTERM.\n"
+    "\n"
+    "Exit codes: 0 stopped as asked, or nothing to do; 1 cannot start (the log says why); 64 wrong\n"
+    "settings; 65 stored data is damaged, which starting again does not mend; 70 a write, sync or\n"
+    "read failed: start again; 75 the stop took too long or was asked for twice: nothing that was\n"
+    "answered is lost, but leases count as cut short.\n";
 
 }  // namespace
 

@@ -26,6 +26,9 @@ inline constexpr Metric kQueueOldestReadyAge{
     "sluice_queue_oldest_ready_age_seconds",
     "Time since the oldest message that waits for a consumer was published or became due; 0 if "
     "none waits."};
+inline constexpr Metric kQueueDeadLettersWaiting{
+    "sluice_queue_dead_letters_waiting",
+    "Messages that have died and are still to be moved to the dead-letter queue, which may be full."};
 inline constexpr Metric kPublished{"sluice_messages_published_total", "Messages stored."};
 inline constexpr Metric kPublishedBytes{"sluice_messages_published_bytes_total",
                                         "Bytes of the messages stored."};
@@ -49,6 +52,8 @@ inline constexpr Metric kDropped{"sluice_messages_dropped_total",
                                  "Messages dropped to make room in a full queue."};
 inline constexpr Metric kDuplicates{"sluice_messages_duplicate_total",
                                     "Published messages that the queue had already."};
+inline constexpr Metric kRedriven{"sluice_messages_redriven_total",
+                                  "Messages moved from this queue to another one by a redrive."};
 inline constexpr Metric kLeasesExpired{"sluice_leases_expired_total",
                                        "Leases that ended without being settled in time."};
 inline constexpr Metric kSettleFailures{
@@ -65,6 +70,12 @@ inline constexpr Metric kOpenMessages{
     "sluice_open_messages", "Messages leased, waiting for a retry or to be granted again."};
 inline constexpr Metric kWindowBytes{"sluice_window_bytes",
                                      "Bytes of waiting messages kept in memory."};
+inline constexpr Metric kUnrouted{
+    "sluice_messages_unrouted_total",
+    "Messages published to exchanges that no binding took, and that were stored nowhere."};
+inline constexpr Metric kProducersFenced{
+    "sluice_producers_fenced_total",
+    "Times that a producer came back on a newer stream, which ends the older one."};
 inline constexpr Metric kLogLsn{"sluice_log_lsn", "Number of the last batch handed to the log."};
 inline constexpr Metric kLogDurableLsn{"sluice_log_durable_lsn",
                                        "Number of the last batch known to be on stable storage."};

@@ -98,7 +98,9 @@ void AppendQueueFamilies(const ShardFigures& figures, std::vector<MetricFamily>*
   out->push_back(std::move(messages));
 
   const std::pair<const Metric&, int64_t QueueFigures::*> gauges[] = {
-      {kQueueBytes, &QueueFigures::bytes}, {kQueueConsumers, &QueueFigures::consumers}};
+      {kQueueBytes, &QueueFigures::bytes},
+      {kQueueConsumers, &QueueFigures::consumers},
+      {kQueueDeadLettersWaiting, &QueueFigures::dying}};
   for (const auto& [metric, field] : gauges) {
     out->push_back(PerQueue(metric, MetricType::Gauge, figures,
                             [field = field](const QueueFigures& queue) { return queue.*field; }));
@@ -121,6 +123,7 @@ void AppendQueueFamilies(const ShardFigures& figures, std::vector<MetricFamily>*
       {kExpired, &QueueFigures::expired},
       {kDropped, &QueueFigures::dropped},
       {kDuplicates, &QueueFigures::duplicates},
+      {kRedriven, &QueueFigures::moved},
       {kLeasesExpired, &QueueFigures::leases_expired}};
   for (const auto& [metric, field] : counters) {
     out->push_back(PerQueue(metric, MetricType::Counter, figures,
@@ -137,6 +140,14 @@ void AppendShardFamilies(const ShardFigures& figures, std::vector<MetricFamily>*
                                                        {kLogDurableLsn, figures.durable_lsn}};
   for (const auto& [metric, value] : gauges) {
     out->push_back(Single(metric, MetricType::Gauge, static_cast<double>(value)));
+  }
+}
+
+void AppendShardCounters(const ShardFigures& figures, std::vector<MetricFamily>* out) {
+  const std::pair<const Metric&, uint64_t> counters[] = {
+      {kUnrouted, figures.unrouted}, {kProducersFenced, figures.producers_fenced}};
+  for (const auto& [metric, value] : counters) {
+    out->push_back(Single(metric, MetricType::Counter, static_cast<double>(value)));
   }
 }
 
@@ -284,6 +295,7 @@ std::string ServerMetrics::Render(const ShardFigures& figures, const StoreFigure
   families.push_back(Single(kEngineUp, MetricType::Gauge, figures.engine_up ? 1 : 0));
   if (figures.engine_up) {
     AppendShardFamilies(figures, &families);
+    AppendShardCounters(figures, &families);
     AppendQueueFamilies(figures, &families);
   }
   families.push_back(SettleFailureFamily(figures));

@@ -35,6 +35,7 @@ struct QueueFigures {
   int64_t leased = 0;
   int64_t delayed = 0;
   int64_t blocked = 0;
+  int64_t dying = 0;  // of them
   int64_t bytes = 0;
   int64_t consumers = 0;
   int64_t oldest_ready_age_ms = 0;
@@ -50,6 +51,7 @@ struct QueueFigures {
   uint64_t expired = 0;
   uint64_t dropped = 0;
   uint64_t duplicates = 0;
+  uint64_t moved = 0;
   uint64_t leases_expired = 0;
 };
 
@@ -61,6 +63,8 @@ struct ShardFigures {
   uint64_t window_bytes = 0;
   uint64_t lsn = 0;
   uint64_t durable_lsn = 0;
+  uint64_t unrouted = 0;
+  uint64_t producers_fenced = 0;
   std::vector<QueueFigures> queues;  // the last may be kOtherQueues
 };
 

@@ -53,6 +53,10 @@ std::string_view ErrorReasonName(ErrorReason reason) {
     case ErrorReason::kCredentialsMissing: return "CREDENTIALS_MISSING";
     case ErrorReason::kCredentialsInvalid: return "CREDENTIALS_INVALID";
     case ErrorReason::kNotAllowed: return "NOT_ALLOWED";
+    case ErrorReason::kConsumerNotFound: return "CONSUMER_NOT_FOUND";
+    case ErrorReason::kConsumerClosed: return "CONSUMER_CLOSED";
+    case ErrorReason::kRouteTooLarge: return "ROUTE_TOO_LARGE";
+    case ErrorReason::kLimitReached: return "LIMIT_REACHED";
   }
   return "UNSPECIFIED";
 }
@@ -70,6 +74,7 @@ absl::StatusCode CodeOf(ErrorReason reason) {
     case ErrorReason::kBindingNotFound:
     case ErrorReason::kMessageNotFound:
     case ErrorReason::kNoRoute:
+    case ErrorReason::kConsumerNotFound:
     case ErrorReason::kQueueDeleted: return absl::StatusCode::kNotFound;
     case ErrorReason::kConfigConflict: return absl::StatusCode::kAlreadyExists;
     case ErrorReason::kInUse:
@@ -78,13 +83,16 @@ absl::StatusCode CodeOf(ErrorReason reason) {
     case ErrorReason::kLeaseExpired:
     case ErrorReason::kMessageRemoved:
     case ErrorReason::kSequenceRefused:
+    case ErrorReason::kRouteTooLarge:
     case ErrorReason::kCrossShard: return absl::StatusCode::kFailedPrecondition;
     case ErrorReason::kEtagMismatch:
+    case ErrorReason::kConsumerClosed:
     case ErrorReason::kProducerFenced: return absl::StatusCode::kAborted;
     case ErrorReason::kQueueFull:
     case ErrorReason::kStorageFull:
     case ErrorReason::kMemoryFull:
     case ErrorReason::kTooManyStreams:
+    case ErrorReason::kLimitReached:
     case ErrorReason::kRateLimited: return absl::StatusCode::kResourceExhausted;
     case ErrorReason::kDraining:
     case ErrorReason::kStreamAged:

@@ -47,6 +47,10 @@ enum class ErrorReason : uint8_t {
   kCredentialsMissing,
   kCredentialsInvalid,
   kNotAllowed,
+  kConsumerNotFound,
+  kConsumerClosed,
+  kRouteTooLarge,
+  kLimitReached,
 };
 
 // "QUEUE_NOT_FOUND" and so on: the names of the proto enum without its prefix.

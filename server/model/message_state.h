@@ -22,6 +22,7 @@ enum class WaitReason : uint8_t {
   kLeased,
   kBehindOthers,
   kDeadLetterQueueFull,
+  kOpenLimit,
 };
 
 }  // namespace sluice

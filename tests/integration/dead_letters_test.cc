@@ -242,8 +242,10 @@ TEST_F(DeadLettersTest, AFullDeadLetterQueueMakesThemWaitInOrderAndSayWhy) {
   EXPECT_EQ(waiting.waiting(), v1::WAIT_REASON_DEAD_LETTER_QUEUE_FULL);
   EXPECT_THAT(Get("q").waiting(), ::testing::Contains(v1::WAIT_REASON_DEAD_LETTER_QUEUE_FULL));
   EXPECT_THAT(Receive("q", 1, absl::ZeroDuration()), IsEmpty()) << "never delivered again";
+  EXPECT_EQ(Metric("sluice_queue_dead_letters_waiting", {"queue=\"q\""}), 2);
 
   KillAndRestart();
+  EXPECT_EQ(Metric("sluice_queue_dead_letters_waiting", {"queue=\"q\""}), 2);
   std::vector<std::string> order;
   for (int i = 0; i < 3; ++i) {
     const v1::Delivery delivery = ReceiveAll("small", 1)[0];

@@ -13,22 +13,6 @@ using ::testing::SizeIs;
 constexpr grpc::StatusCode kInvalid = grpc::StatusCode::INVALID_ARGUMENT;
 constexpr grpc::StatusCode kNotFound = grpc::StatusCode::NOT_FOUND;
 
-v1::Exchange ExchangeOf(const std::string& name, v1::ExchangeType type) {
-  v1::Exchange exchange;
-  exchange.set_name(name);
-  exchange.set_type(type);
-  return exchange;
-}
-
-v1::Binding ToQueue(const std::string& exchange, const std::string& queue,
-                    const std::string& key = "") {
-  v1::Binding binding;
-  binding.set_exchange(exchange);
-  binding.set_queue(queue);
-  binding.set_binding_key(key);
-  return binding;
-}
-
 v1::Binding ToExchange(const std::string& exchange, const std::string& to) {
   v1::Binding binding;
   binding.set_exchange(exchange);
@@ -49,24 +33,6 @@ class ExchangesTest : public FeatureTest {
     ServerTest::SetUp();
     for (const char* queue : {"a", "b", "c"}) MakeQueue(queue);
   }
-  grpc::Status TryMake(const v1::Exchange& exchange) {
-    v1::CreateExchangeRequest request;
-    *request.mutable_exchange() = exchange;
-    v1::CreateExchangeResponse response;
-    return CallAdmin(&AdminService::Stub::CreateExchange, request, &response);
-  }
-  void Make(const std::string& name, v1::ExchangeType type, const std::string& alternate = "") {
-    v1::Exchange exchange = ExchangeOf(name, type);
-    exchange.set_alternate_exchange(alternate);
-    ASSERT_THAT(TryMake(exchange), IsOk());
-  }
-  grpc::Status TryBind(const v1::Binding& binding) {
-    v1::CreateBindingRequest request;
-    *request.mutable_binding() = binding;
-    v1::CreateBindingResponse response;
-    return CallAdmin(&AdminService::Stub::CreateBinding, request, &response);
-  }
-  void Bind(const v1::Binding& binding) { ASSERT_THAT(TryBind(binding), IsOk()); }
   grpc::Status Unbind(const v1::Binding& binding) {
     v1::DeleteBindingRequest request;
     *request.mutable_binding() = binding;
@@ -118,7 +84,7 @@ class ExchangesTest : public FeatureTest {
 };
 
 TEST_F(ExchangesTest, DirectGoesByTheEqualKey) {
-  Make("x", v1::EXCHANGE_TYPE_DIRECT);
+  CreateExchange("x", v1::EXCHANGE_TYPE_DIRECT);
   Bind(ToQueue("x", "a", "red"));
   Bind(ToQueue("x", "b", "red"));
   Bind(ToQueue("x", "c", ""));
@@ -128,7 +94,7 @@ TEST_F(ExchangesTest, DirectGoesByTheEqualKey) {
 }
 
 TEST_F(ExchangesTest, FanoutGoesToAllAndTheMessageIsTheSameInEach) {
-  Make("x", v1::EXCHANGE_TYPE_FANOUT);
+  CreateExchange("x", v1::EXCHANGE_TYPE_FANOUT);
   EXPECT_EQ(Reach("x", ""), "");
   for (const char* queue : {"a", "b"}) Bind(ToQueue("x", queue, "not looked at"));
   v1::PublishRequest request;
@@ -151,7 +117,7 @@ TEST_F(ExchangesTest, FanoutGoesToAllAndTheMessageIsTheSameInEach) {
 }
 
 TEST_F(ExchangesTest, TopicGoesByPatterns) {
-  Make("x", v1::EXCHANGE_TYPE_TOPIC);
+  CreateExchange("x", v1::EXCHANGE_TYPE_TOPIC);
   Bind(ToQueue("x", "a", "order.*.paid"));
   Bind(ToQueue("x", "b", "order.#"));
   Bind(ToQueue("x", "c", "#.paid"));
@@ -165,7 +131,7 @@ TEST_F(ExchangesTest, TopicGoesByPatterns) {
 }
 
 TEST_F(ExchangesTest, HeadersGoByAttributes) {
-  Make("x", v1::EXCHANGE_TYPE_HEADERS);
+  CreateExchange("x", v1::EXCHANGE_TYPE_HEADERS);
   const std::map<std::string, std::string> both = {{"shop", "north"}, {"kind", "fruit"}};
   Bind(WithHeaders(ToQueue("x", "a"), both, v1::HEADER_MATCH_UNSPECIFIED));
   Bind(WithHeaders(ToQueue("x", "b"), both, v1::HEADER_MATCH_ANY));
@@ -181,8 +147,8 @@ TEST_F(ExchangesTest, HeadersGoByAttributes) {
 }
 
 TEST_F(ExchangesTest, ExchangesLeadToOthersAndCirclesEnd) {
-  Make("first", v1::EXCHANGE_TYPE_FANOUT);
-  Make("second", v1::EXCHANGE_TYPE_DIRECT);
+  CreateExchange("first", v1::EXCHANGE_TYPE_FANOUT);
+  CreateExchange("second", v1::EXCHANGE_TYPE_DIRECT);
   Bind(ToExchange("first", "second"));
   Bind(ToExchange("second", "first"));
   Bind(ToQueue("first", "a"));
@@ -193,8 +159,8 @@ TEST_F(ExchangesTest, ExchangesLeadToOthersAndCirclesEnd) {
 }
 
 TEST_F(ExchangesTest, WithoutARouteTheAlternateTakesItOrMandatoryRefuses) {
-  Make("rest", v1::EXCHANGE_TYPE_FANOUT);
-  Make("x", v1::EXCHANGE_TYPE_DIRECT, "rest");
+  CreateExchange("rest", v1::EXCHANGE_TYPE_FANOUT);
+  CreateExchange("x", v1::EXCHANGE_TYPE_DIRECT, "rest");
   Bind(ToQueue("x", "a", "known"));
   v1::PublishRequest request;
   request.set_exchange("x");
@@ -205,6 +171,12 @@ TEST_F(ExchangesTest, WithoutARouteTheAlternateTakesItOrMandatoryRefuses) {
   EXPECT_THAT(refused, FailsWith(kNotFound, "NO_ROUTE"));
   EXPECT_THAT(refused.error_message(), HasSubstr("messages[1]"));
   EXPECT_EQ(Stats("a").ready(), 0) << "all or none";
+  EXPECT_EQ(Metric("sluice_messages_unrouted_total", {}), 0);
+  request.set_mandatory(false);
+  EXPECT_THAT(TryPublish(request), IsOk());
+  EXPECT_EQ(Metric("sluice_messages_unrouted_total", {}), 1);
+  EXPECT_EQ(Drain("a").size(), 1u);
+  request.set_mandatory(true);
   Bind(ToQueue("rest", "b"));
   EXPECT_THAT(TryPublish(request), IsOk());
   EXPECT_EQ(Drain("a").size(), 1u);
@@ -216,8 +188,8 @@ TEST_F(ExchangesTest, WithoutARouteTheAlternateTakesItOrMandatoryRefuses) {
 }
 
 TEST_F(ExchangesTest, BindingsOutlastRestartsAndGoWithTheirEnds) {
-  Make("x", v1::EXCHANGE_TYPE_TOPIC);
-  Make("y", v1::EXCHANGE_TYPE_HEADERS);
+  CreateExchange("x", v1::EXCHANGE_TYPE_TOPIC);
+  CreateExchange("y", v1::EXCHANGE_TYPE_HEADERS);
   const v1::Binding topic = ToQueue("x", "a", "k.*");
   Bind(topic);
   Bind(ToExchange("x", "y"));
@@ -247,7 +219,7 @@ TEST_F(ExchangesTest, CreateIsSafeToRepeatAndUpdateKeepsTheType) {
   EXPECT_TRUE(created.created());
   ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, create, &created), IsOk());
   EXPECT_FALSE(created.created());
-  EXPECT_THAT(TryMake(ExchangeOf("x", v1::EXCHANGE_TYPE_TOPIC)),
+  EXPECT_THAT(TryCreateExchange(ExchangeOf("x", v1::EXCHANGE_TYPE_TOPIC)),
               FailsWith(grpc::StatusCode::ALREADY_EXISTS, "CONFIG_CONFLICT"));
   v1::UpdateExchangeRequest update;
   *update.mutable_exchange() = ExchangeOf("x", v1::EXCHANGE_TYPE_TOPIC);
@@ -272,16 +244,16 @@ TEST_F(ExchangesTest, CreateIsSafeToRepeatAndUpdateKeepsTheType) {
 }
 
 TEST_F(ExchangesTest, RefusesWhatIsNotThereOrBreaksARule) {
-  EXPECT_THAT(TryMake(ExchangeOf("x", v1::EXCHANGE_TYPE_UNSPECIFIED)),
+  EXPECT_THAT(TryCreateExchange(ExchangeOf("x", v1::EXCHANGE_TYPE_UNSPECIFIED)),
               FailsWithField(kInvalid, "INVALID_FIELD", "exchange.type"));
-  EXPECT_THAT(TryMake(ExchangeOf("sluice.x", v1::EXCHANGE_TYPE_DIRECT)),
+  EXPECT_THAT(TryCreateExchange(ExchangeOf("sluice.x", v1::EXCHANGE_TYPE_DIRECT)),
               FailsWithField(kInvalid, "INVALID_FIELD", "exchange.name"));
   v1::Exchange orphan = ExchangeOf("x", v1::EXCHANGE_TYPE_DIRECT);
   orphan.set_alternate_exchange("nowhere");
-  EXPECT_THAT(TryMake(orphan),
+  EXPECT_THAT(TryCreateExchange(orphan),
               FailsWithField(kNotFound, "EXCHANGE_NOT_FOUND", "exchange.alternate_exchange"));
   EXPECT_THAT(TryBind(ToQueue("nowhere", "a")), FailsWith(kNotFound, "EXCHANGE_NOT_FOUND"));
-  Make("x", v1::EXCHANGE_TYPE_DIRECT);
+  CreateExchange("x", v1::EXCHANGE_TYPE_DIRECT);
   EXPECT_THAT(TryBind(ToQueue("x", "nowhere")), FailsWith(kNotFound, "QUEUE_NOT_FOUND"));
   EXPECT_THAT(TryBind(ToExchange("x", "nowhere")), FailsWith(kNotFound, "EXCHANGE_NOT_FOUND"));
   EXPECT_EQ(TryBind(ToExchange("x", "x")).error_code(), kInvalid);
@@ -296,7 +268,7 @@ TEST_F(ExchangesTest, RefusesWhatIsNotThereOrBreaksARule) {
 }
 
 TEST_F(ExchangesTest, APublishStreamRoutesEachMessage) {
-  Make("x", v1::EXCHANGE_TYPE_DIRECT);
+  CreateExchange("x", v1::EXCHANGE_TYPE_DIRECT);
   Bind(ToQueue("x", "a", ""));
   v1::PublishStreamInit init;
   init.set_exchange("x");

@@ -61,6 +61,22 @@ v1::Message Once(const std::string& body, const std::string& dedup_id) {
   return message;
 }
 
+v1::Exchange ExchangeOf(const std::string& name, v1::ExchangeType type) {
+  v1::Exchange exchange;
+  exchange.set_name(name);
+  exchange.set_type(type);
+  return exchange;
+}
+
+v1::Binding ToQueue(const std::string& exchange, const std::string& queue,
+                    const std::string& key) {
+  v1::Binding binding;
+  binding.set_exchange(exchange);
+  binding.set_queue(queue);
+  binding.set_binding_key(key);
+  return binding;
+}
+
 std::vector<std::string> BodiesOf(const std::vector<v1::StoredMessage>& messages) {
   std::vector<std::string> bodies;
   for (const v1::StoredMessage& message : messages) bodies.push_back(message.message().body());
@@ -115,6 +131,29 @@ void FeatureTest::Resume(const std::string& queue) {
   EXPECT_THAT(CallAdmin(&AdminService::Stub::ResumeQueue, request, &response), IsOk());
   EXPECT_EQ(response.queue().state(), v1::QUEUE_STATE_ACTIVE);
 }
+
+grpc::Status FeatureTest::TryCreateExchange(const v1::Exchange& exchange) {
+  v1::CreateExchangeRequest request;
+  *request.mutable_exchange() = exchange;
+  v1::CreateExchangeResponse response;
+  return CallAdmin(&AdminService::Stub::CreateExchange, request, &response);
+}
+
+void FeatureTest::CreateExchange(const std::string& name, v1::ExchangeType type,
+                                 const std::string& alternate) {
+  v1::Exchange exchange = ExchangeOf(name, type);
+  exchange.set_alternate_exchange(alternate);
+  ASSERT_THAT(TryCreateExchange(exchange), IsOk());
+}
+
+grpc::Status FeatureTest::TryBind(const v1::Binding& binding) {
+  v1::CreateBindingRequest request;
+  *request.mutable_binding() = binding;
+  v1::CreateBindingResponse response;
+  return CallAdmin(&AdminService::Stub::CreateBinding, request, &response);
+}
+
+void FeatureTest::Bind(const v1::Binding& binding) { ASSERT_THAT(TryBind(binding), IsOk()); }
 
 v1::PublishResult FeatureTest::Send(const std::string& queue, const v1::Message& message) {
   std::vector<v1::PublishResult> results = SendAll(queue, {message});

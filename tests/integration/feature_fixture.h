@@ -26,6 +26,10 @@ v1::Message After(const std::string& body, absl::Duration delay);
 v1::Message ExpiringIn(const std::string& body, absl::Duration ttl);
 v1::Message Once(const std::string& body, const std::string& dedup_id);
 
+v1::Exchange ExchangeOf(const std::string& name, v1::ExchangeType type);
+v1::Binding ToQueue(const std::string& exchange, const std::string& queue,
+                    const std::string& key = "");
+
 std::vector<std::string> BodiesOf(const std::vector<v1::StoredMessage>& messages);
 
 class FeatureTest : public ServerTest {
@@ -38,6 +42,12 @@ class FeatureTest : public ServerTest {
   void DeleteQueue(const std::string& queue);
   void Pause(const std::string& queue);
   void Resume(const std::string& queue);
+
+  grpc::Status TryCreateExchange(const v1::Exchange& exchange);
+  void CreateExchange(const std::string& name, v1::ExchangeType type,
+                      const std::string& alternate = "");
+  grpc::Status TryBind(const v1::Binding& binding);
+  void Bind(const v1::Binding& binding);
 
   // One call; expects OK.
   v1::PublishResult Send(const std::string& queue, const v1::Message& message);

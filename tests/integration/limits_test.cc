@@ -49,22 +49,6 @@ class LimitsTest : public FeatureTest {
     grpc::Status status_;
     std::thread thread_;
   };
-
-  void MakeExchange(const std::string& name, v1::ExchangeType type) {
-    v1::CreateExchangeRequest request;
-    request.mutable_exchange()->set_name(name);
-    request.mutable_exchange()->set_type(type);
-    v1::CreateExchangeResponse response;
-    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, request, &response), IsOk());
-  }
-  void Bind(const std::string& exchange, const std::string& queue, const std::string& key = "") {
-    v1::CreateBindingRequest request;
-    request.mutable_binding()->set_exchange(exchange);
-    request.mutable_binding()->set_queue(queue);
-    request.mutable_binding()->set_binding_key(key);
-    v1::CreateBindingResponse response;
-    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateBinding, request, &response), IsOk());
-  }
 };
 
 TEST_F(LimitsTest, MaxLengthCountsEveryMessageThatIsNotSettled) {
@@ -296,9 +280,9 @@ TEST_F(LimitsTest, AStopEndsTheWaitAndSaysThatItDidNotHappen) {
 TEST_F(LimitsTest, AFanOutIsRefusedWholeNamingTheFullQueue) {
   Create(Limited("small", 1));
   MakeQueue("large");
-  MakeExchange("all", v1::EXCHANGE_TYPE_FANOUT);
-  Bind("all", "small");
-  Bind("all", "large");
+  CreateExchange("all", v1::EXCHANGE_TYPE_FANOUT);
+  Bind(ToQueue("all", "small"));
+  Bind(ToQueue("all", "large"));
   Send("small", MessageOf("in the way"));
   v1::PublishRequest request;
   request.set_exchange("all");
@@ -312,9 +296,9 @@ TEST_F(LimitsTest, AFanOutIsRefusedWholeNamingTheFullQueue) {
 TEST_F(LimitsTest, OneFullQueueOfAnExchangeHoldsUpNoOther) {
   Create(Limited("small", 1));
   MakeQueue("large");
-  MakeExchange("by-key", v1::EXCHANGE_TYPE_DIRECT);
-  Bind("by-key", "small", "s");
-  Bind("by-key", "large", "l");
+  CreateExchange("by-key", v1::EXCHANGE_TYPE_DIRECT);
+  Bind(ToQueue("by-key", "small", "s"));
+  Bind(ToQueue("by-key", "large", "l"));
   const auto request_for = [](const std::string& key, absl::Duration wait) {
     v1::PublishRequest request;
     request.set_exchange("by-key");

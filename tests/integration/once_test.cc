@@ -65,18 +65,9 @@ TEST_F(DedupTest, TheWindowEndsAndZeroTurnsItOff) {
 TEST_F(DedupTest, IsPerQueueAndADuplicateOnlyWhereEveryQueueHadIt) {
   MakeQueue("a");
   MakeQueue("b");
-  v1::CreateExchangeRequest exchange;
-  exchange.mutable_exchange()->set_name("both");
-  exchange.mutable_exchange()->set_type(v1::EXCHANGE_TYPE_FANOUT);
-  v1::CreateExchangeResponse made;
-  ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, exchange, &made), IsOk());
-  for (const char* queue : {"a", "b"}) {
-    v1::CreateBindingRequest binding;
-    binding.mutable_binding()->set_exchange("both");
-    binding.mutable_binding()->set_queue(queue);
-    v1::CreateBindingResponse bound;
-    ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateBinding, binding, &bound), IsOk());
-  }
+  CreateExchange("both", v1::EXCHANGE_TYPE_FANOUT);
+  Bind(ToQueue("both", "a"));
+  Bind(ToQueue("both", "b"));
   const v1::PublishResult first = Send("a", Once("m", "id"));
   v1::PublishRequest request;
   request.set_exchange("both");
@@ -172,8 +163,9 @@ TEST_F(ProducerTest, ANewerStreamFencesTheOlderOneOfTheSameTargetOnly) {
   older.AwaitStored(1);
   ProducerStream newer(*client_, Producer("p"));
   EXPECT_EQ(newer.started().last_sequence(), 1);
-  older.Send(2, {"fenced"});
-  EXPECT_THAT(older.Finish(), FailsWith(grpc::StatusCode::ABORTED, "PRODUCER_FENCED"));
+  EXPECT_THAT(older.Finish(), FailsWith(grpc::StatusCode::ABORTED, "PRODUCER_FENCED"))
+      << "it need not send to be told";
+  EXPECT_EQ(Metric("sluice_producers_fenced_total", {}), 1);
   ASSERT_TRUE(newer.Send(2, {"two"}));
   newer.AwaitStored(2);
   ASSERT_TRUE(elsewhere.Send(1, {"elsewhere"}));

@@ -64,6 +64,7 @@ TEST_F(RedriveTest, EachGoesBackToWhereItDiedLastInItsOrder) {
   EXPECT_EQ(done.moved(), 3);
   EXPECT_EQ(done.skipped(), 0);
   EXPECT_EQ(done.remaining(), 0);
+  EXPECT_EQ(Total("redriven", "dead"), 3);
   const std::vector<v1::Delivery> back = ReceiveAll("q", 2);
   EXPECT_THAT(BodiesOf(back), ElementsAre("q1", "q2"));
   EXPECT_EQ(back[0].attempt(), 1) << "it has all its attempts again";

@@ -75,11 +75,7 @@ TEST_F(RequestReplyTest, NoRestartLeavesATemporaryQueueBehind) {
 }
 
 TEST_F(RequestReplyTest, ItMayHaveAConfigAndBindingsOfItsOwn) {
-  v1::CreateExchangeRequest exchange;
-  exchange.mutable_exchange()->set_name("events");
-  exchange.mutable_exchange()->set_type(v1::EXCHANGE_TYPE_TOPIC);
-  v1::CreateExchangeResponse made;
-  ASSERT_THAT(CallAdmin(&AdminService::Stub::CreateExchange, exchange, &made), IsOk());
+  CreateExchange("events", v1::EXCHANGE_TYPE_TOPIC);
   v1::SubscribeRequest request = Temporary();
   request.mutable_temporary_queue()->mutable_config()->set_max_length(1);
   v1::Binding& binding = *request.mutable_temporary_queue()->add_bindings();

@@ -120,6 +120,19 @@ TEST_P(RestartTest, DelayOfANackIsRemembered) {
   EXPECT_GE(absl::Now(), due - absl::Milliseconds(20));
 }
 
+TEST_P(RestartTest, ANackOfAnEarlierDeliveryCounts) {
+  Publish("q", {"delayed", "retried"});
+  const std::vector<v1::Delivery> before = ReceiveAll("q", 2);
+  Restart();
+  ASSERT_THAT(Nack("q", before[0].receipt(), v1::NACK_ACTION_DELAY, absl::Hours(1)).failures(),
+              IsEmpty());
+  ASSERT_THAT(Nack("q", before[1].receipt(), v1::NACK_ACTION_RETRY).failures(), IsEmpty());
+  const v1::Delivery again = ReceiveAll("q", 1)[0];
+  EXPECT_EQ(again.message().body(), "retried");
+  EXPECT_EQ(again.attempt(), 2);
+  EXPECT_THAT(Receive("q", 1, absl::ZeroDuration()), IsEmpty());
+}
+
 TEST_P(RestartTest, QueuesAndTheirConfigAreThere) {
   MakeQueue("configured", absl::Seconds(77));
   v1::DeleteQueueRequest request;

@@ -218,7 +218,13 @@ TEST(QueueCodecTest, ShowsStateStatsAndWhyItWaits) {
   broker::QueueInfo info;
   info.paused = true;
   info.waiting = {WaitReason::kPaused, WaitReason::kDeadLetterQueueFull};
-  info.stats = {1, 2, 3, 4, 5, 6, 7'001};
+  info.stats = {.ready = 1,
+                .leased = 2,
+                .delayed = 3,
+                .blocked = 4,
+                .bytes = 5,
+                .consumers = 6,
+                .oldest_ready_age_ms = 7'001};
   v1::Queue queue;
   ToProto(info, &queue);
   EXPECT_EQ(queue.state(), v1::QUEUE_STATE_PAUSED);

@@ -233,15 +233,76 @@ TEST_F(Durability, TheFlagStaysWhenTheFlaggedDeliveryWasNeverWritten) {
   EXPECT_TRUE(got[0].maybe_redelivered);
 }
 
-TEST_F(Durability, AMessageReturnedByAReceiptOfAnEarlierBootIsFlagged) {
+TEST_F(Durability, AMessageReleasedByAReceiptOfAnEarlierBootIsFlagged) {
   shard_.Publish("q", {"1"});
   const auto first = shard_.Receive("q");
   shard_.Crash();
-  EXPECT_TRUE(shard_.Settle("q", first.at(0).receipt, SettleAction::kRetry).ok());
+  EXPECT_TRUE(shard_.Settle("q", first.at(0).receipt, SettleAction::kRelease).ok());
   const auto got = shard_.Receive("q");
   ASSERT_EQ(got.size(), 1u);
   EXPECT_EQ(got[0].attempt, 1);
   EXPECT_TRUE(got[0].maybe_redelivered);
+}
+
+TEST_F(Durability, ANackByAReceiptOfAnEarlierBootCountsAndIsDoneOnce) {
+  shard_.Publish("q", {"1"});
+  const auto first = shard_.Receive("q");
+  shard_.Crash();
+  EXPECT_TRUE(shard_.Settle("q", first.at(0).receipt, SettleAction::kRetry).ok());
+  EXPECT_TRUE(shard_.Settle("q", first.at(0).receipt, SettleAction::kRetry).ok());
+  EXPECT_TRUE(shard_.Receive("q").empty()) << "its backoff is not over";
+  shard_.Pass(kMinBackoffMsDefault);
+  const auto got = shard_.Receive("q");
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].attempt, 2);
+  EXPECT_EQ(got[0].receipt.delivery_count, 2u);
+  EXPECT_FALSE(got[0].maybe_redelivered);
+}
+
+TEST_F(Durability, ARejectionByAReceiptOfAnEarlierBootCountsItsAttempt) {
+  ASSERT_TRUE(shard_.CreateQueue("dead").ok());
+  QueueConfigChange config;
+  config.name = "with-dead";
+  config.dead_letter_queue = "dead";
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  shard_.Publish("with-dead", {"1"});
+  const auto first = shard_.Receive("with-dead");
+  shard_.Crash();
+  EXPECT_TRUE(shard_.Settle("with-dead", first.at(0).receipt, SettleAction::kDeadLetter).ok());
+  const auto dead = shard_.List("dead");
+  ASSERT_EQ(dead.size(), 1u);
+  ASSERT_EQ(dead[0].deaths->size(), 1u);
+  EXPECT_EQ(dead[0].deaths->front().attempts, 1);
+}
+
+// What only an earlier boot granted need not be in memory: its group is on disk.
+TEST_F(Durability, ADelayByAReceiptOfAnEarlierBootHoldsItsGroup) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}, {"b0", 4, "b"}});
+  const auto first = shard_.Receive("q");
+  ASSERT_EQ(BodiesOf(first), std::vector<std::string>{"a0"});
+  shard_.Crash();
+  EXPECT_TRUE(shard_.Settle("q", first[0].receipt, SettleAction::kDelay, 60'000).ok());
+  EXPECT_EQ(shard_.Drain("q"), std::vector<std::string>{"b0"});
+  shard_.Pass(60'000);
+  EXPECT_EQ(shard_.Drain("q"), (std::vector<std::string>{"a0", "a1"}));
+}
+
+TEST_F(Durability, ATransactionNacksByReceiptsOfAnEarlierBoot) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}});
+  const auto first = shard_.Receive("q");
+  shard_.Crash();
+  TransactCommand command;
+  command.nacks.push_back({"q", {{first.at(0).receipt, SettleAction::kDelay, 60'000}}});
+  Reply<absl::StatusOr<std::vector<std::vector<PublishedMessage>>>> reply;
+  command.done = reply.Done();
+  shard_.Run(std::move(command));
+  ASSERT_TRUE(reply.answered());
+  EXPECT_TRUE(reply->ok());
+  EXPECT_TRUE(shard_.Receive("q").empty());
+  shard_.Pass(60'000);
+  const auto again = shard_.Receive("q");
+  ASSERT_EQ(BodiesOf(again), std::vector<std::string>{"a0"});
+  EXPECT_EQ(again[0].attempt, 2);
 }
 
 using Bodies = std::vector<std::string>;

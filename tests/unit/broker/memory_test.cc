@@ -146,6 +146,7 @@ TEST(Limits, AQueueAtItsOpenMessagesGrantsNothingNewUntilSomeAreSettled) {
   const auto sink = shard.Subscribe("q");
   const auto got = sink->Take();
   ASSERT_EQ(got.size(), 3u);
+  EXPECT_EQ(shard.GetQueue("q").waiting.front(), WaitReason::kOpenLimit);
   // A returned message is open already: it may be granted again.
   ASSERT_TRUE(shard.Settle("q", got[0].receipt, SettleAction::kRelease).ok());
   EXPECT_EQ(BodiesOf(sink->Take()), Numbers(0, 1));

@@ -202,6 +202,37 @@ TEST_F(Messages, MovesGoBackToWhereTheyDiedOrWhereTheyAreSent) {
   EXPECT_EQ(shard_.Stats("other").ready, 2);
 }
 
+TEST_F(Messages, WhatIsMovedWithoutADeathKeepsItsTimes) {
+  TestMessage delayed{"delayed", 7};
+  delayed.delay_ms = 10'000;
+  delayed.ttl_ms = 500;
+  TestMessage mortal{"mortal"};
+  mortal.ttl_ms = 5000;
+  TestMessage expired{"expired"};
+  expired.ttl_ms = 1000;
+  shard_.Send("q", {delayed, mortal, expired, {"plain"}});
+  shard_.Pass(900);
+  auto command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 4);
+  EXPECT_EQ(shard_.ListBodies("other"), (Bodies{"mortal", "expired", "plain", "delayed"}));
+  EXPECT_EQ(shard_.Stats("other").delayed, 1);
+  shard_.Crash();
+  shard_.Pass(300);
+  EXPECT_EQ(shard_.ListBodies("other"), (Bodies{"mortal", "plain", "delayed"}));
+  shard_.Pass(4500);
+  EXPECT_EQ(shard_.Drain("other"), Bodies{"plain"});
+  shard_.Pass(4200);
+  EXPECT_TRUE(shard_.Receive("other").empty()) << "never early";
+  shard_.Pass(100);
+  const auto listed = shard_.List("other");
+  ASSERT_EQ(listed.size(), 1u);
+  EXPECT_EQ(listed[0].state, MessageState::kReady);
+  EXPECT_EQ(listed[0].position.lane, LaneOfPriority(7));
+  shard_.Pass(600);
+  EXPECT_TRUE(shard_.Receive("other").empty()) << "its time to live counts from its due time";
+}
+
 TEST_F(Messages, AFullQueueTakesNoMoreMoves) {
   QueueConfigChange change;
   change.name = "other";

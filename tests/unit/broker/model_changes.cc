@@ -25,7 +25,8 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
   if (copy.body != message.body) return 0;
   const bool same_deaths = SameDeaths(copy.info, message.info);
   if (copy.queue == message.queue) {
-    const bool joins = message.at.lane == kDelayedLane || Has(message, {Why::kReschedule});
+    const bool joins = (message.at.lane == kDelayedLane && copy.at.lane != kDelayedLane) ||
+                       Has(message, {Why::kReschedule});
     if (!same_deaths || !joins) return same_deaths ? 1 : 0;
     const bool same_times = copy.info.expire_ms == message.info.expire_ms &&
                             copy.info.due_ms == message.info.due_ms;
@@ -48,7 +49,7 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     const bool all = std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end());
     return (all ? 4 : 3) + (by_time ? 1 : 0);
   }
-  if (!Has(message, {Why::kMove}) || copy.info.expire_ms != 0) return 0;
+  if (!Has(message, {Why::kMove}) || !HasTimesOfMoved(message, copy)) return 0;
   // In a queue that has gone it can be of one that was there, and that the batch does not tell of.
   return IsMovedTo(message, copy) ? 2 : copy.queue->exists ? 1 : 0;
 }
@@ -220,10 +221,18 @@ bool FeatureModel::IsMovedTo(const LedgerMessage& message, const LedgerMessage& 
   });
 }
 
+// What has died starts anew, the rest keeps its times.
+bool FeatureModel::HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+  const bool died = message.info.origin && !message.info.origin->deaths.empty();
+  return copy.info.expire_ms == (died ? 0 : message.info.expire_ms) &&
+         copy.info.due_ms == (died ? 0 : message.info.due_ms) &&
+         (copy.at.lane == kDelayedLane) == (!died && message.at.lane == kDelayedLane);
+}
+
 void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
   ++seen["moved"];
   if (!IsMovedTo(message, copy)) Fail(message, "moved to another queue than asked for");
-  if (copy.info.expire_ms != 0) Fail(message, "moved with its expiry");
+  if (!HasTimesOfMoved(message, copy)) Fail(message, "moved with other times");
 }
 
 void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& copy,
@@ -281,9 +290,20 @@ void FeatureModel::CheckGone(const Change& change, int64_t time_ms) {
   });
   if (Has(message, {Why::kPurge, Why::kDelete})) return;
   message.left_as = "dead";
+  const bool exhausted =
+      MayHaveFailed(change, time_ms) && Allows(message.at.qid, [&](const QueueConfig& config) {
+        return config.retry.max_attempts > 0 && config.retry.discard_when_exhausted &&
+               change.before.row.attempt >= config.retry.max_attempts;
+      });
   const bool unwanted = Allows(message.at.qid, [](const QueueConfig& config) {
     return config.dead_letter_queue.empty();
   });
+  if (!unwanted && exhausted) {
+    ++seen["exhausted away beside a dead-letter queue"];
+    message.left_as = "exhausted";
+    message.may_have_been_held = true;
+    return;
+  }
   if (!unwanted) return Fail(message, "gone instead of to its dead-letter queue");
   if (Has(message, {Why::kDeadLetter})) return;
   if (change.before.has_row && change.before.row.death != DeathReason::kUnspecified) return;
@@ -334,9 +354,10 @@ bool FeatureModel::CheckDeath(const Change& change, DeathReason reason, int64_t 
       return Allows(message.at.qid,
                     [&](const QueueConfig& config) {
                       return config.retry.max_attempts > 0 &&
+                             !config.retry.discard_when_exhausted &&
                              change.before.row.attempt >= config.retry.max_attempts;
                     }) ||
-             fails("died before its attempts were used up");
+             fails("died before its attempts were used up, or instead of being discarded");
     case DeathReason::kOverflow:
       if (live) return fails("dropped while it was leased");
       CheckDropped(message);

@@ -272,6 +272,20 @@ void FeatureModel::EndLease(LedgerMessage& message) {
   message.leased = false;
 }
 
+// It was somebody's, so that what was given out after it may be shown before it leaves for good.
+void FeatureModel::NoteReleasedUnseen(QueueId qid) {
+  released_unseen_.insert(qid);
+  const auto queue = ledger.queues.find(qid);
+  const bool holds_nothing_back = durable_lsn == appended_lsn;
+  if (queue == ledger.queues.end() || holds_nothing_back) return;
+  for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
+    for (const auto& [seq, message] : queue->second.lanes[lane].unsettled) {
+      if (message->stored_lsn > durable_lsn) break;
+      if (MayBeHeldUnseen(*message, message->state)) message->may_have_been_held = true;
+    }
+  }
+}
+
 // A hand-out that was shown to a stream, but not written by it: it ends, and is no failure.
 void FeatureModel::TakeBack(const Receipt& receipt) {
   LedgerMessage* message = ledger.At(receipt.position);

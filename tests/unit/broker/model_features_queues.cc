@@ -335,7 +335,7 @@ QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {
   config.min_backoff_ms = OneOf<int64_t>({1, 20, 100});
   config.max_backoff_ms = *config.min_backoff_ms * OneOf<int64_t>({1, 10});
   config.max_attempts = OneOf({0, 1, 2, 4});
-  config.discard_when_exhausted = !dead_letters;
+  config.discard_when_exhausted = !dead_letters || Chance(25);
   config.ttl_ms = OneOf<int64_t>({0, 0, 50, 2000});
   config.max_length = OneOf<int64_t>({0, 0, 5, 40});
   // No message is larger than that: it could never die into such a queue.

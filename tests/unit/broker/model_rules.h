@@ -161,7 +161,7 @@ class FeatureModel {
     nothing_is_read_ = true;
   }
   // What it held back for a stream comes back, and no row tells.
-  void NoteReleasedUnseen(QueueId qid) { released_unseen_.insert(qid); }
+  void NoteReleasedUnseen(QueueId qid);
   // It was in force for a part of this turn.
   void NoteConfig(QueueId qid, const QueueConfig& config) {
     recent_configs_[qid].push_back(config);
@@ -192,6 +192,7 @@ class FeatureModel {
   void CheckJoin(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   void CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   void CheckDeadLetter(const Change& change, const LedgerMessage& copy, int64_t time_ms);
+  static bool HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy);
   void CheckMoved(const LedgerMessage& message, const LedgerMessage& copy);
   void CheckGone(const Change& change, int64_t time_ms);
   bool CheckDeath(const Change& change, DeathReason reason, int64_t time_ms);

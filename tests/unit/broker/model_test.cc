@@ -83,6 +83,7 @@ constexpr const char* kMustBeSeen[] = {
     "definitions applied", "definitions pruned", "definitions refused", "definitions tried",
     "died: attempts", "died: expired", "died: overflow", "died: rejected", "dropped away",
     "duplicates", "edited", "exchanges deleted", "exchanges in use", "exhausted away",
+    "exhausted away beside a dead-letter queue",
     "expired away", "fanned out", "given for its age", "given at a consumer's rate", "given at a queue's rate",
     "given by consumer priority", "joined", "listed", "moved", "no route", "producers opened",
     "queues deleted", "queues gone idle", "queues gone with their boot",

@@ -362,6 +362,75 @@ TEST_F(Room, WhoHasGoneTakesItsWaitingPublishesWithIt) {
   EXPECT_EQ(shard_.ListBodies("q"), Bodies{"stays"}) << "what is stored stays";
 }
 
+// Callers of an exchange that wait for one full queue.
+class RoomOfAnExchange : public Room {
+ protected:
+  using Reply = testing::Reply<absl::StatusOr<std::vector<PublishedMessage>>>;
+  void SetUp() override {
+    Create(Limited(2));
+    ExchangeChange exchange;
+    exchange.name = "x";
+    exchange.type = ExchangeType::kFanout;
+    shard_.Run(CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+    Binding binding;
+    binding.exchange = "x";
+    binding.queue = "q";
+    shard_.Run(CreateBindingCommand{binding, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+    shard_.Send("q", {{"1"}, {"2"}});
+  }
+  Reply Wait(uint64_t caller, const std::vector<TestMessage>& messages, int64_t wait_ms = 60'000) {
+    PublishCommand command;
+    command.publish = Waiting(messages, wait_ms);
+    command.publish.queue.clear();
+    command.publish.exchange = "x";
+    command.caller = caller;
+    Reply reply;
+    command.done = reply.Done();
+    shard_.Start(std::move(command));
+    shard_.RunUntilQuiet();
+    return reply;
+  }
+  void AckOne() {
+    const auto got = shard_.Receive("q");
+    ASSERT_EQ(got.size(), 1u);
+    EXPECT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+  }
+};
+
+TEST_F(RoomOfAnExchange, CallersTakeTurns) {
+  const Reply a1 = Wait(1, {{"a1"}});
+  const Reply a2 = Wait(1, {{"a2"}});
+  const Reply b1 = Wait(2, {{"b1"}});
+  const Reply c1 = Wait(3, {{"c1"}});
+  for (int i = 0; i < 6; ++i) AckOne();
+  for (const Reply* reply : {&a1, &a2, &b1, &c1}) EXPECT_TRUE(reply->answered());
+  EXPECT_EQ((*a1)->front().id.seq, 3u);
+  EXPECT_EQ((*b1)->front().id.seq, 4u);
+  EXPECT_EQ((*c1)->front().id.seq, 5u);
+  EXPECT_EQ((*a2)->front().id.seq, 6u);
+}
+
+TEST_F(RoomOfAnExchange, WhoNeedsMoreKeepsItsTurnUntilItsTimeIsOver) {
+  const Reply two = Wait(1, {{"a"}, {"b"}}, 50);
+  const Reply one = Wait(2, {{"c"}});
+  AckOne();
+  EXPECT_FALSE(two.answered());
+  EXPECT_FALSE(one.answered()) << "it would overtake";
+  shard_.Pass(50);
+  EXPECT_EQ(ReasonOf((*two).status()), ErrorReason::kQueueFull);
+  EXPECT_TRUE(one.answered()) << "it need not wait for more room to be made";
+}
+
+TEST_F(RoomOfAnExchange, WhoGoesMakesWay) {
+  const Reply two = Wait(1, {{"a"}, {"b"}});
+  const Reply one = Wait(2, {{"c"}});
+  AckOne();
+  EXPECT_FALSE(one.answered());
+  shard_.Run(AbandonPublishesCommand{1});
+  EXPECT_TRUE(one.answered());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"2", "c"}));
+}
+
 TEST_F(Room, TheAnswerOfAWaitingPublishWaitsForTheDisk) {
   Create(Limited(1));
   shard_.Send("q", {{"a"}});

@@ -99,6 +99,21 @@ TEST_F(RouterTest, CreatingADifferentExchangeOfThatNameIsAConflict) {
   EXPECT_EQ(router_.exchanges(), 1u);
 }
 
+TEST_F(RouterTest, AWildcardIsAWordOfItsOwn) {
+  Binding binding;
+  binding.exchange = "e";
+  binding.queue = "q";
+  for (const char* half : {"a*", "*a", "a.b#", "**", "a.#*.c"}) {
+    binding.binding_key = half;
+    EXPECT_EQ(FieldOf(CheckBinding(binding, ExchangeType::kTopic)), "binding.binding_key") << half;
+    EXPECT_TRUE(CheckBinding(binding, ExchangeType::kDirect).ok()) << half;
+  }
+  for (const char* whole : {"", "*", "#", "a.*.#", "a..b"}) {
+    binding.binding_key = whole;
+    EXPECT_TRUE(CheckBinding(binding, ExchangeType::kTopic).ok()) << whole;
+  }
+}
+
 TEST_F(RouterTest, AnExchangeNeedsAType) {
   ExchangeChange untyped;
   untyped.name = "e";

@@ -1,7 +1,9 @@
 #include "server/metrics/server_metrics.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <string>
@@ -161,7 +163,25 @@ TEST_F(ServerMetricsTest, EveryMetricOnThePageIsDocumented) {
   EXPECT_GT(families, 30);
 }
 
+TEST_F(ServerMetricsTest, EveryMetricOfAnAlertIsOnThePage) {
+  std::ifstream file(SLUICE_ALERTS);
+  const std::string rules((std::istreambuf_iterator<char>(file)), {});
+  const std::string page = Page(WithQueue({.queue = "q"}));
+  const std::regex metric("\\bsluice_[a-z_]+");
+  int names = 0;
+  for (std::sregex_iterator it(rules.begin(), rules.end(), metric), end; it != end; ++it) {
+    ++names;
+    EXPECT_THAT(page, HasSubstr("# TYPE " + it->str() + " "));
+  }
+  EXPECT_GT(names, 5) << SLUICE_ALERTS;
+}
+
 #ifdef SLUICE_PROMTOOL
+TEST_F(ServerMetricsTest, PromtoolFindsNothingWrongWithTheAlerts) {
+  const std::string check = std::string(SLUICE_PROMTOOL " check rules ") + SLUICE_ALERTS;
+  EXPECT_EQ(std::system(check.c_str()), 0);
+}
+
 TEST_F(ServerMetricsTest, PromtoolFindsNothingWrong) {
   metrics_.BatchMade(1, 1, 1);
   metrics_.SettleFailed("q", "nack", "LEASE_EXPIRED");
