@@ -11,6 +11,7 @@ void AddPublishCommand(CLI::App& app, Context& context);
 void AddSubscribeCommand(CLI::App& app, Context& context);
 void AddReceiveCommand(CLI::App& app, Context& context);
 void AddSettleCommands(CLI::App& app, Context& context);
+void AddWorkCommand(CLI::App& app, Context& context);
 void AddRequestCommands(CLI::App& app, Context& context);
 void AddMoveCommand(CLI::App& app, Context& context);
 void AddMessageCommands(CLI::App& app, Context& context);

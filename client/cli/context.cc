@@ -27,11 +27,13 @@ absl::string_view HintFor(v1::ErrorReason reason) {
     case v1::ERROR_REASON_CONFIG_CONFLICT:
       return "compare with: sluice queue show NAME --json; change it with: sluice queue update";
     case v1::ERROR_REASON_NOT_EMPTY:
-      return "empty it first with: sluice queue purge NAME, or leave --if-empty out";
+      return "empty it first with: sluice queue purge NAME";
     case v1::ERROR_REASON_LEASE_EXPIRED:
       return "the message was handed out again, or is gone; only its newest receipt counts";
     case v1::ERROR_REASON_RECEIPT_INVALID:
       return "receipts come from receive --json and subscribe --json, and belong to their queue";
+    case v1::ERROR_REASON_CONSUMER_NOT_FOUND:
+      return "see who is there with: sluice consumer list";
     case v1::ERROR_REASON_ETAG_MISMATCH:
       return "it changed meanwhile: read it again";
     default:

@@ -85,6 +85,7 @@ int main(int argc, char** argv) {
   sluice::cli::AddSubscribeCommand(app, context);
   sluice::cli::AddReceiveCommand(app, context);
   sluice::cli::AddSettleCommands(app, context);
+  sluice::cli::AddWorkCommand(app, context);
   sluice::cli::AddRequestCommands(app, context);
   sluice::cli::AddMoveCommand(app, context);
   sluice::cli::AddMessageCommands(app, context);

@@ -82,8 +82,7 @@ int Publish(Context& context, PublishOptions& options) {
   (options.to_exchange ? publisher.exchange : publisher.queue) = options.queue;
   publisher.wait_when_full = options.wait_when_full;
   if (options.retry) publisher.after_break = client::AfterBreak::kResend;
-  std::ios::sync_with_stdio(false);
-  return PublishLines(context, options.lines, std::cin);
+  return PublishLines(context, options.lines);
 }
 
 }  // namespace

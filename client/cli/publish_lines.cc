@@ -11,7 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/format.h"
+#include "client/cli/line_input.h"
 #include "client/cli/output_file.h"
+#include "client/cli/stop_on_signal.h"
 
 namespace sluice::cli {
 namespace {
@@ -31,14 +33,16 @@ class LinePublisher {
         started_(absl::Now()),
         show_progress_(!options.quiet && ::isatty(STDERR_FILENO) == 1) {}
 
-  int Run(std::istream& input) {
+  int Run() {
     if (!options_.confirmed_path.empty()) {
       auto file = OutputFile::Create(options_.confirmed_path);
       if (!file.ok()) return context_.Fail(file.status());
       confirmed_.emplace(*std::move(file));
     }
+    StopOnSignal signals;
     publisher_.emplace(context_.client(), options_.publisher);
-    absl::Status status = PublishAll(input);
+    signals.Start([this] { input_.Stop(); });
+    absl::Status status = PublishAll();
     const absl::Status flushed = FlushWhileMoving();
     if (status.ok()) status = flushed;
     publisher_->Close(absl::ZeroDuration()).IgnoreError();
@@ -47,10 +51,9 @@ class LinePublisher {
   }
 
  private:
-  absl::Status PublishAll(std::istream& input) {
+  absl::Status PublishAll() {
     std::string line;
-    while (std::getline(input, line)) {
-      bytes_ += static_cast<int64_t>(line.size());
+    while (input_.Next(&line)) {
       ++lines_;
       client::PublishCallback callback;
       if (confirmed_) {
@@ -74,7 +77,8 @@ class LinePublisher {
       }
       if (lines_ % kLinesPerLook == 0) ShowProgress();
     }
-    return absl::OkStatus();
+    if (input_.stopped() || !input_.status().ok()) stopped_at_line_ = lines_ + 1;
+    return input_.status();
   }
 
   // From any thread.
@@ -154,7 +158,7 @@ class LinePublisher {
       if (counts.resent > 0) {
         absl::StrAppend(&text, ", sent again ", HumanCount(counts.resent), " (maybe twice stored)");
       }
-      std::cout << text << " (" << HumanBytes(bytes_) << " read in " << HumanDuration(took) << ")"
+      std::cout << text << " (" << HumanBytes(input_.bytes()) << " read in " << HumanDuration(took) << ")"
                 << std::endl;
     }
     if (stopped_at_line_ > 0) {
@@ -164,7 +168,7 @@ class LinePublisher {
     if (!file_status_.ok()) return context_.Fail(file_status_);
     if (!status.ok()) return context_.Fail(status);
     if (!break_.ok()) return context_.Fail(break_);
-    return counts.refused > 0 ? kExitRefused : kExitOk;
+    return counts.refused > 0 || input_.stopped() ? kExitRefused : kExitOk;
   }
 
   Context& context_;
@@ -172,8 +176,8 @@ class LinePublisher {
   const absl::Time started_;
   const bool show_progress_;
   absl::Time progress_shown_ = absl::InfinitePast();
+  LineInput input_{STDIN_FILENO};
   int64_t lines_ = 0;
-  int64_t bytes_ = 0;
   int64_t stopped_at_line_ = 0;  // 0: the input was read to its end
   std::atomic<int> refusals_{0};
 
@@ -188,8 +192,8 @@ class LinePublisher {
 
 }  // namespace
 
-int PublishLines(Context& context, const PublishLinesOptions& options, std::istream& input) {
-  return LinePublisher(context, options).Run(input);
+int PublishLines(Context& context, const PublishLinesOptions& options) {
+  return LinePublisher(context, options).Run();
 }
 
 }  // namespace sluice::cli

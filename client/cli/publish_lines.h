@@ -1,8 +1,7 @@
-// Publishes each line of an input as one message.
+// Publishes each line of standard input as one message.
 #ifndef SLUICE_CLIENT_CLI_PUBLISH_LINES_H_
 #define SLUICE_CLIENT_CLI_PUBLISH_LINES_H_
 
-#include <istream>
 #include <string>
 
 #include "client/cli/context.h"
@@ -17,8 +16,9 @@ struct PublishLinesOptions {
   bool quiet = false;
 };
 
-// The exit code. Lines are bytes without their '\n'; an empty line is an empty body.
-int PublishLines(Context& context, const PublishLinesOptions& options, std::istream& input);
+// The exit code. Lines are bytes without their '\n'; an empty line is an empty body. SIGINT and SIGTERM
+// end the reading, not the waiting for what was sent; a second one ends the process.
+int PublishLines(Context& context, const PublishLinesOptions& options);
 
 }  // namespace sluice::cli
 

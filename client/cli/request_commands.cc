@@ -64,6 +64,10 @@ class CancelAfter {
 // Opens a queue for the reply that lives as long as this stream, publishes, and waits for the
 // answer that belongs to it.
 int Request(Context& context, RequestOptions& options) {
+  if (!options.message.reply_to().empty()) {
+    std::cerr << "sluice: request makes a queue for its reply: leave --reply-to out\n";
+    return kExitUsage;
+  }
   grpc::ClientContext call;
   v1::SubscribeRequest subscribe;
   subscribe.mutable_temporary_queue();

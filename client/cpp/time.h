@@ -35,6 +35,10 @@ inline google::protobuf::Timestamp ToProto(absl::Time time) {
   return proto;
 }
 
+inline absl::Duration FromProto(const google::protobuf::Duration& proto) {
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
 // False: `timeout` passed first. Infinite is allowed.
 template <typename Predicate>
 bool WaitFor(std::condition_variable& changed, std::unique_lock<std::mutex>& lock,

@@ -1,7 +1,9 @@
 // The `sluice` command line: what it says and how it exits.
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -93,7 +95,7 @@ TEST_F(CliTest, ARefusalByTheServerNamesTheLine) {
 TEST_F(CliTest, WithoutAServerLinesAreNotSentRatherThanUnknown) {
   const CommandResult result = RunSluice(kNobody, {"publish", "q"}, "1\n2\n3\n");
   EXPECT_EQ(result.exit_code, kUnreachable);
-  EXPECT_THAT(result.out, HasSubstr("confirmed 0 messages, not sent 3"));
+  EXPECT_THAT(result.out, HasSubstr("confirmed 0 messages, not sent "));
   EXPECT_THAT(result.out, Not(HasSubstr("unknown")));
   EXPECT_THAT(result.err, HasSubstr("cannot reach"));
 }
@@ -105,6 +107,19 @@ TEST_F(CliTest, TellsWhereItStoppedReading) {
   EXPECT_EQ(result.exit_code, kUnreachable);
   EXPECT_THAT(result.out, HasSubstr("\"all_read\":false"));
   EXPECT_THAT(result.err, HasSubstr("stopped at line "));
+}
+
+TEST_F(CliTest, CtrlCEndsTheReadingAndTellsWhatWasStored) {
+  MakeQueue("q");
+  SluiceCommand command(server_.address(), {"publish", "q"}, "one\ntwo\nthr",
+                        SluiceCommand::Input::kStaysOpen);
+  while (Stats("q").ready() < 2) std::this_thread::yield();
+  command.Signal(SIGINT);
+  const CommandResult result = command.Wait();
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.out, HasSubstr("confirmed 2 messages (8 B read"));
+  EXPECT_THAT(result.err, HasSubstr("stopped at line 3 of the input"));
+  EXPECT_EQ(Stats("q").ready(), 2);
 }
 
 TEST_F(CliTest, ADirectoryIsNoBody) {

@@ -1,6 +1,7 @@
 #include "tests/support/command.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,11 +31,18 @@ void Redirect(const std::string& path, int flags, int target) {
 }  // namespace
 
 SluiceCommand::SluiceCommand(const std::string& address, const std::vector<std::string>& arguments,
-                             const std::string& input) {
+                             const std::string& input, Input then) {
   const std::string in = dir_.path() + "/in";
   const std::string out = dir_.path() + "/out";
   const std::string err = dir_.path() + "/err";
-  std::ofstream(in, std::ios::binary) << input;
+  if (then == Input::kStaysOpen) {
+    SLUICE_CHECK(mkfifo(in.c_str(), 0600) == 0);
+    input_fd_ = open(in.c_str(), O_RDWR | O_CLOEXEC);
+    SLUICE_CHECK(write(input_fd_, input.data(), input.size()) ==
+                 static_cast<ssize_t>(input.size()));
+  } else {
+    std::ofstream(in, std::ios::binary) << input;
+  }
   const char* const other = std::getenv("SLUICE_CLI_BIN");
   std::vector<std::string> words = {other != nullptr ? other : SLUICE_CLI_PATH, "--server", address};
   words.insert(words.end(), arguments.begin(), arguments.end());
@@ -54,9 +62,11 @@ SluiceCommand::SluiceCommand(const std::string& address, const std::vector<std::
 }
 
 SluiceCommand::~SluiceCommand() {
-  if (child_ < 0) return;
-  Signal(SIGKILL);
-  Wait();
+  if (child_ >= 0) {
+    Signal(SIGKILL);
+    Wait();
+  }
+  if (input_fd_ >= 0) close(input_fd_);
 }
 
 void SluiceCommand::Signal(int signal) { kill(child_, signal); }

@@ -25,8 +25,9 @@ CommandResult RunSluice(const std::string& address, const std::vector<std::strin
 // The same, not waited for. One thread.
 class SluiceCommand {
  public:
+  enum class Input { kEnds, kStaysOpen };
   SluiceCommand(const std::string& address, const std::vector<std::string>& arguments,
-                const std::string& input = "");
+                const std::string& input = "", Input then = Input::kEnds);
   // Kills it if it still runs.
   ~SluiceCommand();
   SluiceCommand(const SluiceCommand&) = delete;
@@ -39,6 +40,7 @@ class SluiceCommand {
  private:
   TempDir dir_;
   pid_t child_ = -1;
+  int input_fd_ = -1;  // of what stays open
 };
 
 }  // namespace sluice::testing

@@ -34,6 +34,10 @@ grpc::Status FakeServer::Subscribe(grpc::ServerContext* context,
   return on_subscribe ? on_subscribe(*context, *request, *writer) : kUnset;
 }
 
+grpc::Status FakeServer::Consume(grpc::ServerContext* context, ConsumeStream* stream) {
+  return on_consume ? on_consume(*stream) : kUnset;
+}
+
 grpc::Status FakeServer::Ack(grpc::ServerContext* context, const v1::AckRequest* request,
                              v1::AckResponse* response) {
   return on_ack ? on_ack(*request, response) : kUnset;

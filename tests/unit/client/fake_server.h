@@ -20,6 +20,7 @@ class FakeServer final : public v1::QueueService::Service {
  public:
   using PublishStreamType =
       grpc::ServerReaderWriter<v1::PublishStreamResponse, v1::PublishStreamRequest>;
+  using ConsumeStream = grpc::ServerReaderWriter<v1::ConsumeResponse, v1::ConsumeRequest>;
   using SubscribeWriter = grpc::ServerWriter<v1::SubscribeResponse>;
 
   FakeServer();
@@ -30,6 +31,7 @@ class FakeServer final : public v1::QueueService::Service {
   std::function<grpc::Status(PublishStreamType&)> on_publish_stream;
   std::function<grpc::Status(grpc::ServerContext&, const v1::SubscribeRequest&, SubscribeWriter&)>
       on_subscribe;
+  std::function<grpc::Status(ConsumeStream&)> on_consume;
   std::function<grpc::Status(const v1::AckRequest&, v1::AckResponse*)> on_ack;
   std::function<grpc::Status(const v1::NackRequest&)> on_nack;
 
@@ -37,6 +39,7 @@ class FakeServer final : public v1::QueueService::Service {
   grpc::Status PublishStream(grpc::ServerContext* context, PublishStreamType* stream) override;
   grpc::Status Subscribe(grpc::ServerContext* context, const v1::SubscribeRequest* request,
                          SubscribeWriter* writer) override;
+  grpc::Status Consume(grpc::ServerContext* context, ConsumeStream* stream) override;
   grpc::Status Ack(grpc::ServerContext* context, const v1::AckRequest* request,
                    v1::AckResponse* response) override;
   grpc::Status Nack(grpc::ServerContext* context, const v1::NackRequest* request,

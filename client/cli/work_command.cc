@@ -1,0 +1,124 @@
+// `sluice work`
+#include <iostream>
+#include <mutex>
+
+#include "absl/strings/str_cat.h"
+#include "client/cli/commands.h"
+#include "client/cli/format.h"
+#include "client/cli/shell.h"
+#include "client/cli/stop_on_signal.h"
+#include "client/cpp/worker.h"
+
+namespace sluice::cli {
+namespace {
+
+struct WorkOptions {
+  client::WorkerOptions worker;
+  std::string command;
+  bool quiet = false;
+};
+
+class QueueWork {
+ public:
+  QueueWork(Context& context, const WorkOptions& options) : context_(context), options_(options) {}
+
+  int Run() {
+    StopOnSignal signals;
+    client::WorkerOptions worker_options = options_.worker;
+    worker_options.on_settled = [this](const v1::Delivery& delivery, const absl::Status& status) {
+      Settled(delivery, status);
+    };
+    worker_options.on_reopen = [this](const absl::Status& status) {
+      Say(absl::StrCat(context_.Explain(status), "; trying again"));
+    };
+    client::Worker worker(context_.client(), std::move(worker_options));
+    signals.Start([&worker] { worker.Stop(); });
+    const absl::Status status =
+        worker.Run([this](const v1::Delivery& delivery) { return Work(delivery); });
+    if (!options_.quiet) {
+      std::cerr << "worked on " << HumanCount(settled_, "message");
+      if (failed_ > 0) std::cerr << ", failed " << HumanCount(failed_);
+      std::cerr << "\n";
+    }
+    if (!status.ok()) return context_.Fail(status);
+    return failed_ > 0 ? kExitRefused : kExitOk;
+  }
+
+ private:
+  client::Worker::Verdict Work(const v1::Delivery& delivery) {
+    const auto output = RunShell(options_.command, delivery.message().body(),
+                                 {{"SLUICE_QUEUE", delivery.queue()},
+                                  {"SLUICE_MESSAGE_ID", delivery.message().id()},
+                                  {"SLUICE_GROUP", delivery.message().group()},
+                                  {"SLUICE_ATTEMPT", absl::StrCat(delivery.attempt())}});
+    std::lock_guard lock(mutex_);
+    if (output.ok()) {
+      std::cout << *output << std::flush;
+      return std::nullopt;
+    }
+    ++failed_;
+    Complain(delivery, output.status());
+    constexpr size_t kReasonBytesMax = 1024;  // of a nack
+    v1::NackItem nack;
+    nack.set_action(v1::NACK_ACTION_RETRY);
+    nack.set_reason(std::string(output.status().message().substr(0, kReasonBytesMax)));
+    return nack;
+  }
+
+  void Settled(const v1::Delivery& delivery, const absl::Status& status) {
+    std::lock_guard lock(mutex_);
+    ++settled_;
+    if (status.ok()) return;
+    ++failed_;
+    Complain(delivery, status);
+  }
+
+  void Complain(const v1::Delivery& delivery, const absl::Status& status) const {
+    Say(absl::StrCat(delivery.message().id(), ": ", context_.Explain(status)));
+  }
+  static void Say(const std::string& text) {
+    std::cerr << absl::StrCat("sluice: ", text, "\n") << std::flush;
+  }
+
+  Context& context_;
+  const WorkOptions& options_;
+  std::mutex mutex_;  // guards what follows, and keeps outputs whole
+  int64_t settled_ = 0;
+  int64_t failed_ = 0;
+};
+
+}  // namespace
+
+void AddWorkCommand(CLI::App& app, Context& context) {
+  auto options = std::make_shared<WorkOptions>();
+  client::WorkerOptions& worker = options->worker;
+  CLI::App* command = AddCommand(
+      app, context, "work",
+      "Run a command for each message of a queue, with the body as its input: exit code 0 acks the "
+      "message, any other gives it back for a retry. Leases are extended while it runs. Goes on "
+      "until Ctrl-C, which lets what runs finish.",
+      "  sluice work thumbnails --exec './make-thumbnail.sh' --jobs 4\n"
+      "  sluice work mail --exec 'sendmail -t' --idle-timeout 1m\n",
+      [&context, options] { return QueueWork(context, *options).Run(); });
+  command->add_option("queue", worker.queue, "Name of the queue")->required();
+  command
+      ->add_option("--exec", options->command,
+                   "Shell command; sees SLUICE_QUEUE, SLUICE_MESSAGE_ID, SLUICE_GROUP and "
+                   "SLUICE_ATTEMPT. What it prints is printed")
+      ->required();
+  command->add_option("--jobs,-j", worker.threads, "Messages worked on at the same time")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--count,-n", worker.max_messages, "End after this many messages")
+      ->check(FromOn(1));
+  AddDuration(*command, "--idle-timeout", &worker.idle_timeout,
+              "End when nothing was there for this long");
+  AddDuration(*command, "--lease", &worker.lease,
+              "How soon a message is tried again when this process dies [the queue's]");
+  command->add_option("--consumer", worker.consumer, "A name for people and metrics");
+  command->add_option("--priority", worker.consumer_priority,
+                      "Consumers of a higher number are served first");
+  command->add_flag("--quiet,-q", options->quiet, "No count at the end");
+}
+
+}  // namespace sluice::cli
