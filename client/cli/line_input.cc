@@ -1,5 +1,6 @@
 #include "client/cli/line_input.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -13,8 +14,12 @@ constexpr size_t kChunkBytes = 64 * 1024;
 
 }  // namespace
 
-LineInput::LineInput(int fd) : fd_(fd), stop_fd_(eventfd(0, EFD_CLOEXEC)) {
+LineInput::LineInput(int fd) : fd_(fd) {
+  // Not in the place of a standard stream that is closed, which would then be read.
+  const int event = eventfd(0, EFD_CLOEXEC);
+  if (event >= 0) stop_fd_ = fcntl(event, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
   if (stop_fd_ < 0) status_ = absl::ErrnoToStatus(errno, "cannot make an eventfd");
+  if (event >= 0) close(event);
 }
 
 LineInput::~LineInput() {

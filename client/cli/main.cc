@@ -1,4 +1,7 @@
 // `sluice`: the command line of a Sluice server.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <csignal>
 #include <iostream>
 #include <string>
@@ -25,6 +28,15 @@ constexpr char kFooter[] =
     "  sluice publish orders 'two apples'\n"
     "  sluice subscribe orders --ack --follow\n"
     "Every command has examples of its own: sluice publish --help\n";
+
+// A standard stream that is closed would be the next file that is opened, and be written to or read as
+// if it were the stream. Its placeholder can be neither written nor read.
+void HoldClosedStreams() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(fd, F_GETFD) != -1) continue;
+    [[maybe_unused]] const int held = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+  }
+}
 
 // What to say of a word that stands where a command must and is none. Empty if there is no such
 // word: CLI11 itself says only that a command is missing.
@@ -60,6 +72,7 @@ int Run(CLI::App& app, const sluice::cli::Context& context, int argc, char** arg
 }  // namespace
 
 int main(int argc, char** argv) {
+  HoldClosedStreams();
   // A reader of our output that goes away is seen as a failed write, not as a sudden death.
   std::signal(SIGPIPE, SIG_IGN);
   // As in the server: Debian builds Abseil with its search for deadlocks on.

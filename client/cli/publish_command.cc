@@ -112,7 +112,7 @@ void AddPublishCommand(CLI::App& app, Context& context) {
   command->add_flag("--mandatory", lines.publisher.mandatory,
                     "Refuse what reaches no queue, instead of dropping it");
   AddDuration(*command, "--wait-when-full", &options->wait_when_full,
-              "Wait this long for space in a full queue");
+              "Wait this long for space in a full queue; a --batch must fit into it");
   command->add_option("--batch", lines.publisher.max_batch_messages,
                       "Lines sent together at most; fewer go when fewer are waiting")
       ->check(CLI::Range(1, 1000))

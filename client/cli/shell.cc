@@ -105,9 +105,9 @@ absl::Status StatusOf(int wait_status) {
   if (WIFEXITED(wait_status)) {
     const int code = WEXITSTATUS(wait_status);
     if (code == 0) return absl::OkStatus();
-    return absl::UnknownError(absl::StrCat("the command ended with exit code ", code));
+    return absl::FailedPreconditionError(absl::StrCat("the command ended with exit code ", code));
   }
-  return absl::UnknownError(absl::StrCat("the command was ended by signal ", WTERMSIG(wait_status)));
+  return absl::FailedPreconditionError(absl::StrCat("the command was ended by signal ", WTERMSIG(wait_status)));
 }
 
 }  // namespace

@@ -13,7 +13,7 @@ namespace sluice::cli {
 inline constexpr size_t kShellOutputBytesMax = 15 << 20;
 
 // `sh -c command` with `input` as its standard input, `environment` beside ours, its standard error
-// ours. What it wrote, once it has ended with exit code 0; otherwise UNKNOWN says how it ended.
+// ours. What it wrote, once it has ended with exit code 0; otherwise FAILED_PRECONDITION says how it ended.
 // RESOURCE_EXHAUSTED: it wrote more than kShellOutputBytesMax.
 absl::StatusOr<std::string> RunShell(const std::string& command, const std::string& input,
                                      const std::map<std::string, std::string>& environment);

@@ -122,7 +122,37 @@ class Worker::Impl {
     }
   }
 
+  // What a broken stream left unanswered, by calls: before the next one is given anything, as that
+  // may be the same messages once more.
+  absl::Status SettleUnanswered() {
+    std::map<int64_t, Settling> unanswered;
+    {
+      std::lock_guard lock(mutex_);
+      unanswered = settling_;
+    }
+    for (auto& [id, settling] : unanswered) {
+      v1::ItemResults results;
+      results.set_request_id(id);
+      absl::Status status;
+      if (settling.request.has_ack()) {
+        settling.request.mutable_ack()->set_queue(options_.queue);
+        auto answer = client_.Call(&v1::QueueService::StubInterface::Ack, settling.request.ack());
+        status = answer.status();
+        if (answer.ok()) results.mutable_failures()->Swap(answer->mutable_failures());
+      } else {
+        settling.request.mutable_nack()->set_queue(options_.queue);
+        auto answer = client_.Call(&v1::QueueService::StubInterface::Nack, settling.request.nack());
+        status = answer.status();
+        if (answer.ok()) results.mutable_failures()->Swap(answer->mutable_failures());
+      }
+      if (!status.ok()) return status;
+      TakeResults(results);
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status RunStream(bool* progressed) {
+    if (absl::Status status = SettleUnanswered(); !status.ok()) return status;
     const auto stream = std::make_shared<Stream>(client_);
     stream->Send(MakeInit());
     std::vector<v1::ConsumeRequest> unanswered;
@@ -142,6 +172,7 @@ class Worker::Impl {
     {
       std::lock_guard lock(mutex_);
       stream_ = nullptr;
+      started_ = false;
     }
     return stream->Finish();
   }
@@ -163,6 +194,7 @@ class Worker::Impl {
     switch (response.response_case()) {
       case v1::ConsumeResponse::kStarted: {
         std::lock_guard lock(mutex_);
+        started_ = true;
         lease_ = FromProto(response.started().lease());
         active_at_ = absl::Now();
         LookAgain();
@@ -190,7 +222,7 @@ class Worker::Impl {
       release.set_action(v1::NACK_ACTION_RELEASE);
       return Settle(lock, delivery.receipt(), nullptr, std::move(release));
     }
-    if (delivery.maybe_redelivered() && TakeAgain(delivery)) return;
+    if (delivery.maybe_redelivered() && TakeAgain(lock, delivery)) return;
     const auto job = std::make_shared<Job>(
         Job{std::make_shared<const v1::Delivery>(delivery), delivery.receipt()});
     waiting_.push_back(job);
@@ -199,8 +231,19 @@ class Worker::Impl {
     changed_.notify_all();
   }
 
-  // A crash of the server made it forget who has the message: we do, and go on with it.
-  bool TakeAgain(const v1::Delivery& delivery) {
+  // A crash of the server made it forget who has the message: we do, and go on with it, or have done
+  // with it.
+  bool TakeAgain(std::unique_lock<std::mutex>& lock, const v1::Delivery& delivery) {
+    for (const auto& [id, settling] : settling_) {
+      if (!settling.message || settling.message->message().id() != delivery.message().id()) continue;
+      const Taken message = settling.message;
+      Verdict verdict;
+      if (settling.request.has_nack()) verdict = settling.request.nack().items(0);
+      const int64_t same = id;
+      settling_.erase(same);
+      Settle(lock, delivery.receipt(), message, std::move(verdict));
+      return true;
+    }
     for (const auto& [receipt, job] : held_) {
       if (job->message->message().id() != delivery.message().id()) continue;
       const std::shared_ptr<Job> same = job;
@@ -283,7 +326,7 @@ class Worker::Impl {
       look_again_ = false;
       const absl::Time now = absl::Now();
       const absl::Time extend_at = extended + lease_ / kExtendsPerLease;
-      const bool idle = stream_ && waiting_.empty() && working_ == 0 && !stopping_ &&
+      const bool idle = started_ && waiting_.empty() && working_ == 0 && !stopping_ &&
                         options_.idle_timeout > absl::ZeroDuration();
       const absl::Time idle_at = idle ? active_at_ + options_.idle_timeout : absl::InfiniteFuture();
       if (idle_at <= now) StopTaking();
@@ -340,6 +383,7 @@ class Worker::Impl {
   std::condition_variable changed_;
   // Guarded by mutex_:
   std::shared_ptr<Stream> stream_;              // null: there is none
+  bool started_ = false;                        // the server has answered it
   std::deque<std::shared_ptr<Job>> waiting_;    // for a thread
   int working_ = 0;                             // threads that have one
   // By receipt: waiting or worked on, and leased.

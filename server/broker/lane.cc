@@ -124,6 +124,7 @@ void LaneState::WriteHistory(Seq seq, OpenMessage& message, int64_t lease_until_
   row.expire_ms = message.expire_ms;
   row.death = message.death;
   row.has_due_row = message.due_row_lsn != 0;
+  row.held = message.state == OpenState::kLeased && lease_until_ms == 0;
   if (message.detail) row.detail = *message.detail;
   // What follows a live lease is known to be a further hand-out.
   row.maybe_redelivered = message.maybe_redelivered && message.state != OpenState::kLeased;

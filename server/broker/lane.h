@@ -48,6 +48,7 @@ struct OpenMessage {
   bool lease_saved = false;      // that row says until when the lease runs
   bool fetching = false;         // its payload is being read
   bool maybe_redelivered = false;
+  bool cut_short = false;        // the end of an earlier boot ended its last grant, uncounted
   int32_t attempt = 1;
   Boot boot = 0;                 // of the last grant
   uint32_t delivery_count = 0;   // of the last grant
@@ -135,6 +136,7 @@ struct LaneState {
   size_t leased = 0;
   size_t waiting = 0;
   size_t dying = 0;
+  size_t returning = 0;  // open messages in that state
 
   uint64_t Unsettled() const { return next_seq - settled.head() - settled.settled_above_head(); }
   uint64_t Ready() const { return Unsettled() - leased - waiting - dying; }

@@ -36,6 +36,12 @@ class Producers {
   const storage::ProducerRow& Stored(uint64_t stream, int64_t last_sequence, int64_t now_ms);
   const Hash128& ProducerOf(uint64_t stream) const { return streams_.at(stream); }
 
+  // The current stream; 0: none.
+  uint64_t StreamOf(const Hash128& producer) const {
+    const auto it = known_.find(producer);
+    return it == known_.end() ? 0 : it->second.stream;
+  }
+
   size_t size() const { return known_.size(); }
   // Streams that were fenced, since the start. One that had ended counts too.
   uint64_t fenced() const { return fenced_; }

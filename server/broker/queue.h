@@ -135,6 +135,11 @@ struct Queue {
     for (const auto& lane : lanes) count += lane ? lane->leased : 0;
     return count;
   }
+  uint64_t Returning() const {
+    uint64_t count = 0;
+    for (const auto& lane : lanes) count += lane ? lane->returning : 0;
+    return count;
+  }
   uint64_t Unsettled() const {
     uint64_t count = 0;
     for (const auto& lane : lanes) count += lane ? lane->Unsettled() : 0;

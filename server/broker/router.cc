@@ -308,11 +308,18 @@ void Router::ForEachExchange(absl::FunctionRef<void(const Exchange&)> visit) con
 }
 
 absl::StatusOr<bool> Router::CreateBinding(Binding binding, uint64_t number) {
+  if (const RoutedExchange* from = Find(binding.exchange)) {
+    const absl::Status status = CheckBinding(binding, from->stored.exchange.type);
+    if (!status.ok()) return status;
+  }
+  return RestoreBinding(std::move(binding), number);
+}
+
+absl::StatusOr<bool> Router::RestoreBinding(Binding binding, uint64_t number) {
   binding = NormalBinding(std::move(binding));
   RoutedExchange* from = Find(binding.exchange);
   if (!from) return ExchangeNotFound(binding.exchange);
   const ExchangeType type = from->stored.exchange.type;
-  if (absl::Status status = CheckBinding(binding, type); !status.ok()) return status;
   RoutedExchange* to = nullptr;
   if (!binding.to_exchange.empty()) {
     to = Find(binding.to_exchange);

@@ -97,6 +97,8 @@ class Router {
   // False: the same was there. EXCHANGE_NOT_FOUND for either end; errors of CheckBinding.
   // RESOURCE_EXHAUSTED: too many, or their patterns together take too much memory.
   absl::StatusOr<bool> CreateBinding(Binding binding, uint64_t number);
+  // The same of one that is stored: what was good when it was made stays.
+  absl::StatusOr<bool> RestoreBinding(Binding binding, uint64_t number);
   // Its number. BINDING_NOT_FOUND, EXCHANGE_NOT_FOUND.
   absl::StatusOr<uint64_t> DeleteBinding(const Binding& binding);
   // Of a queue that goes; their numbers.

@@ -261,6 +261,8 @@ void Shard::ShowReturned(const ReturningMessage& returning) {
   // Its payload was given up with its lease.
   it->second.state = OpenState::kReturned;
   lane.returned.insert(returning.seq);
+  --lane.returning;
+  Activate(*queue);
   Wake(*queue);
 }
 

@@ -51,10 +51,11 @@ Consumer& Shard::AddConsumer(std::unique_ptr<Consumer> consumer, Queue& queue, N
   return added;
 }
 
-// The former one's leases come first: nobody else may work on what it still holds.
+// The former one's leases come first: nobody else may work on what it still holds, and what it gave
+// back comes before what it never had.
 void Shard::Activate(Queue& queue) {
   if (!queue.row.config.single_active_consumer || queue.active != 0) return;
-  if (queue.subscriptions.empty() || queue.Leased() > 0) return;
+  if (queue.subscriptions.empty() || queue.Leased() > 0 || queue.Returning() > 0) return;
   Consumer* chosen = nullptr;
   for (const SubscriptionId id : queue.subscriptions) {
     Consumer* consumer = FindConsumer(id);

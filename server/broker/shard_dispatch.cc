@@ -275,6 +275,7 @@ void Shard::Grant(Queue& queue, LaneState& lane, Consumer& consumer, Seq seq, Op
                   Payload payload, bool write_history, Now now) {
   const MessagePosition at = lane.At(seq);
   message.state = OpenState::kLeased;
+  message.cut_short = false;
   message.boot = boot_row_.boot;
   ++message.delivery_count;
   message.holder = consumer.id;

@@ -78,7 +78,7 @@ absl::Status Shard::LoadBinding(uint64_t number, std::string_view value) {
   if (!binding->queue.empty() && !FindQueue(binding->queue)) {
     return MakeError(ErrorReason::kDataDamaged, absl::StrCat(what, ", but not that queue"));
   }
-  const auto created = router_.CreateBinding(*std::move(binding), number);
+  const auto created = router_.RestoreBinding(*std::move(binding), number);
   if (created.ok() && *created) return absl::OkStatus();
   return MakeError(ErrorReason::kDataDamaged,
                    absl::StrCat(what, created.ok() ? " twice" : ", which cannot be: ",

@@ -335,8 +335,8 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   return true;
 }
 
-// Without a name: to the queue in which it died last. False: it stays. What has died starts anew; what
-// has not only changes its place, and keeps its times.
+// Without a name: to the queue in which it died last. False: it stays. What has died starts anew, but
+// not before it is due; what has not only changes its place, and keeps its times.
 bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage message,
                         const std::string& to_name, Now now) {
   const Seq seq = message.seq;
@@ -355,14 +355,23 @@ bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage me
   info.origin = origin ? origin : std::make_shared<const Origin>(Origin{lane.At(seq), {}});
   const uint32_t bytes = message.payload.size();
   const Lane now_in = lane.position.lane;
-  Lane to_lane = now_in;
+  // Never before a time that somebody has set.
+  const auto open = lane.open.find(seq);
+  const bool waits = open != lane.open.end() && open->second.state == OpenState::kWaiting;
+  int64_t due_ms = now_in == kDelayedLane ? message.info.due_ms : 0;
+  if (waits && !died) due_ms = open->second.not_before_ms;
+  const int priority =
+      now_in == kDelayedLane ? message.info.priority : PriorityOfLane(now_in);
   if (!died) {
     info.expire_ms = message.info.expire_ms;
     info.due_ms = message.info.due_ms;
-    info.priority = message.info.priority;
-  } else if (now_in == kDelayedLane) {
-    to_lane = LaneOfPriority(message.info.priority);
   }
+  const bool later = due_ms > now.engine_ms;
+  if (later) {
+    info.due_ms = due_ms;
+    info.priority = priority;
+  }
+  const Lane to_lane = later ? kDelayedLane : LaneOfPriority(priority);
   AddMessage(*to, LaneOf(*to, to_lane), std::move(message.payload), std::move(info));
   RememberRemoved(queue, now_in, seq, now.mono_ns);
   Leave(queue, lane, seq, bytes, message.info.group_hash);

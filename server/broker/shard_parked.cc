@@ -89,7 +89,7 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   }
   if (status.ok()) {
     making_room_for_ = &plan;
-    status = MakeRoom(&plan, &reading, now);
+    status = MakeRoom(attempt, &plan, &reading, now);
     making_room_for_ = nullptr;
   }
   if (reading) {
@@ -228,13 +228,17 @@ void Shard::Do(AbandonPublishesCommand& command, Now now) {
        it != parked_of_callers_.end() && it->first == command.caller; ++it) {
     ids.push_back(it->second);
   }
+  EndParked(ids, absl::CancelledError("the caller has gone"), now);
+}
+
+void Shard::EndParked(const std::vector<uint64_t>& ids, const absl::Status& status, Now now) {
   for (const uint64_t id : ids) {
     const auto it = parked_.find(id);
     if (it == parked_.end()) continue;  // stored or refused when one before it made way
     const std::string line = it->second->line;
     const bool was_first = parked_lines_.at(line).ids.front() == id;
     Queue* full = FindQueue(parked_lines_.at(line).full);
-    RefusePublish(*it->second, absl::CancelledError("the caller has gone"));
+    RefusePublish(*it->second, status);
     Unpark(*it->second);
     if (!was_first) continue;
     RetryLine(line, now);

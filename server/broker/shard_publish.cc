@@ -258,12 +258,22 @@ void Shard::Do(OpenProducerCommand& command, Now now) {
                                .Wide(absl::StrCat(target, "\n", command.producer_id));
   const uint64_t stream = next_producer_stream_++;
   std::vector<Hash128> forgotten;
+  const uint64_t older = producers_.StreamOf(producer);
   const auto last = producers_.Open(producer, stream, now.engine_ms, std::move(command.fenced),
                                     &forgotten);
   for (const Hash128& other : forgotten) {
     batch_.Delete(Family::kMeta, storage::ProducerKey(options_.shard, other));
   }
   if (!last.ok()) return command.done(last.status());
+  if (older != 0) {
+    // What of the older one waits for room would be refused when it has some.
+    std::vector<uint64_t> fenced;
+    for (const auto& [id, parked] : parked_) {
+      const auto* publish = std::get_if<PublishCommand>(&parked->command);
+      if (publish && publish->producer_stream == older) fenced.push_back(id);
+    }
+    EndParked(fenced, producers_.Check(older, 0).status(), now);
+  }
   AnswerWhenDurable(std::move(command.done), ProducerOpened{stream, *last});
 }
 

@@ -156,6 +156,11 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
     const OpenMessage& message = lane.open.at(*lane.returned.begin());
     if (message.ready_since_ms > 0) return message.ready_since_ms;
   }
+  const Lane id = lane.position.lane;
+  if (queue.groups && queue.groups->Candidate(id)) {
+    const int64_t since_ms = queue.groups->CandidateMessage(id).info.ReadySinceMs();
+    if (since_ms > 0) return since_ms;
+  }
   if (!lane.window.empty()) return lane.window.front().info.ReadySinceMs();
   if (lane.peeked_ready_since_ms) return lane.peeked_ready_since_ms;
   if (!lane.reading && lane.HasMoreOnDisk()) {

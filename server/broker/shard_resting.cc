@@ -28,6 +28,7 @@ OpenMessage OpenMessageOf(const storage::HistoryRow& row) {
   message.expire_ms = row.expire_ms;
   message.maybe_redelivered = row.maybe_redelivered;
   message.death = row.death;
+  message.cut_short = row.held;
   if (!row.detail.empty()) message.detail = std::make_unique<std::string>(row.detail);
   return message;
 }

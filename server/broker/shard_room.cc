@@ -195,11 +195,12 @@ absl::Status Shard::PlanPushingOut(Queue& queue, PublishPlan* plan, bool* readin
 
 // OK: there is room everywhere, made where the queue says so. Otherwise plan->full says where not,
 // and whether waiting for `*reading` would help.
-absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
+absl::Status Shard::MakeRoom(const ParkedPublish& attempt, PublishPlan* plan, bool* reading,
+                             Now now) {
   std::vector<Queue*> to_drop;
   for (const auto& [qid, demand] : plan->demand) {
     Queue* queue = FindQueue(qid);
-    if (HasRoom(*queue, demand)) continue;
+    if (HasRoom(*queue, demand) && !OthersComeFirst(attempt, *queue, demand)) continue;
     const QueueConfig& config = queue->row.config;
     const bool could_fit = CouldFit(config, demand);
     if (config.overflow == Overflow::kDropHead && (could_fit || CouldFitTheEnd(*queue, *plan))) {
@@ -226,7 +227,15 @@ absl::Status Shard::MakeRoom(PublishPlan* plan, bool* reading, Now now) {
     return status;
   }
   // What was dropped may have gone, as dead letters, to another queue of the plan.
-  return to_drop.empty() ? absl::OkStatus() : MakeRoom(plan, reading, now);
+  return to_drop.empty() ? absl::OkStatus() : MakeRoom(attempt, plan, reading, now);
+}
+
+// Who waits for room is not overtaken by who comes later and needs less, or does not wait.
+bool Shard::OthersComeFirst(const ParkedPublish& attempt, const Queue& queue,
+                            const PublishPlan::Demand& demand) {
+  return !queue.waiting_lines.empty() && queue.waiting_lines.begin()->second != attempt.line &&
+         queue.row.config.overflow == Overflow::kReject &&
+         (demand.messages > 0 || demand.bytes > 0);
 }
 
 // Those who wait for room look again before the turn ends.

@@ -169,7 +169,10 @@ void Shard::Unhook(Queue& queue, LaneState& lane, Seq seq, OpenMessage& message)
       Wake(queue);  // what comes after it may fit where it did not
       return;
     case OpenState::kDying: --lane.dying; return;
-    case OpenState::kReturning: return;
+    case OpenState::kReturning:
+      --lane.returning;
+      Activate(queue);
+      return;
   }
 }
 
@@ -219,6 +222,9 @@ void Shard::ReturnMessage(Queue& queue, LaneState& lane, Seq seq, OpenMessage& m
     return Die(queue, lane, seq, message, DeathReason::kExpired, now);
   }
   if (failed) ++queue.counters.retried;
+  message.cut_short = false;
+  // Before its lease ends: who takes over from its holder waits for it.
+  if (delay_ms <= 0) ++lane.returning;
   Unhook(queue, lane, seq, message);
   // What nobody holds can be dropped.
   if (queue.row.config.overflow == Overflow::kDropHead) RoomMade(queue);
@@ -246,9 +252,10 @@ absl::Status Shard::SettleOne(Queue& queue, const SettleItem& item, Now now) {
   LaneState& lane = *found->lane;
   const Seq seq = item.receipt.position.seq;
   // By the end of the boot that granted it, and not counted as an attempt yet.
-  const bool cut_short = !found->message;
+  const bool cut_short = !found->message || (found->message->cut_short &&
+                                             found->message->state == OpenState::kReturned);
   if (cut_short && item.action == SettleAction::kRelease) return absl::OkStatus();
-  if (cut_short && (item.action == SettleAction::kRetry || item.action == SettleAction::kDelay)) {
+  if (!found->message && (item.action == SettleAction::kRetry || item.action == SettleAction::kDelay)) {
     // Without one, it was out again meanwhile. Or one of its group that overtakes it by its priority
     // is out: it waits for that one anyway.
     if (!item.outline || GroupIsOpen(queue, item.outline->info.group_hash)) return absl::OkStatus();

@@ -306,12 +306,13 @@ absl::StatusOr<AcksRow> ParseAcks(std::string_view value) {
   return row;
 }
 
-// Version 2 is version 1 of a message that has a due row.
+// Version 2 is version 1 of a message that has a due row, version 3 of one that was held.
 constexpr uint8_t kHistoryWithDueRow = 2;
+constexpr uint8_t kHistoryHeld = 3;
 
 std::string EncodeHistory(const HistoryRow& row) {
   return RowWriter()
-      .U8(row.has_due_row ? kHistoryWithDueRow : kRowVersion)
+      .U8(row.held ? kHistoryHeld : row.has_due_row ? kHistoryWithDueRow : kRowVersion)
       .Fixed(row.boot)
       .Fixed(row.delivery_count)
       .Fixed(row.attempt)
@@ -330,10 +331,11 @@ absl::StatusOr<HistoryRow> ParseHistory(std::string_view value) {
   RowReader in(value);
   const auto version = in.Fixed<uint8_t>();
   if (!in.ok()) return Garbled("history");
-  if (version != kRowVersion && version != kHistoryWithDueRow) {
-    return UnknownVersion("history", version, kHistoryWithDueRow);
+  if (version < kRowVersion || version > kHistoryHeld) {
+    return UnknownVersion("history", version, kHistoryHeld);
   }
   HistoryRow row;
+  row.held = version == kHistoryHeld;
   row.has_due_row = version == kHistoryWithDueRow;
   row.boot = in.Fixed<Boot>();
   row.delivery_count = in.Fixed<uint32_t>();

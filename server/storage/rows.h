@@ -144,6 +144,9 @@ struct HistoryRow {
   std::string detail = {};  // reason of the last nack
   // An index row tells when not_before_ms is, so that nobody has to keep this one in mind.
   bool has_due_row = false;
+  // Written by a grant: unless another row follows, the end of its boot cuts that short. Then it has
+  // no due row.
+  bool held = false;
 };
 std::string EncodeHistory(const HistoryRow& row);
 absl::StatusOr<HistoryRow> ParseHistory(std::string_view value);

@@ -122,6 +122,14 @@ TEST_F(CliTest, CtrlCEndsTheReadingAndTellsWhatWasStored) {
   EXPECT_EQ(Stats("q").ready(), 2);
 }
 
+TEST_F(CliTest, AClosedInputIsAFailureAndNoWait) {
+  MakeQueue("q");
+  const CommandResult result = SluiceCommand(server_.address(), {"publish", "q"}, "",
+                                             SluiceCommand::Input::kClosed).Wait();
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.err, HasSubstr("cannot read the input"));
+}
+
 TEST_F(CliTest, ADirectoryIsNoBody) {
   const CommandResult result = Run({"publish", "q", "--file", server_.data_dir()});
   EXPECT_EQ(result.exit_code, kUsage);

@@ -53,7 +53,11 @@ SluiceCommand::SluiceCommand(const std::string& address, const std::vector<std::
   child_ = fork();
   SLUICE_CHECK(child_ >= 0);
   if (child_ == 0) {
-    Redirect(in, O_RDONLY, STDIN_FILENO);
+    if (then == Input::kClosed) {
+      close(STDIN_FILENO);
+    } else {
+      Redirect(in, O_RDONLY, STDIN_FILENO);
+    }
     Redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
     Redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
     execv(argv[0], argv.data());

@@ -25,7 +25,7 @@ CommandResult RunSluice(const std::string& address, const std::vector<std::strin
 // The same, not waited for. One thread.
 class SluiceCommand {
  public:
-  enum class Input { kEnds, kStaysOpen };
+  enum class Input { kEnds, kStaysOpen, kClosed };
   SluiceCommand(const std::string& address, const std::vector<std::string>& arguments,
                 const std::string& input = "", Input then = Input::kEnds);
   // Kills it if it still runs.

@@ -259,6 +259,42 @@ TEST_F(Durability, ANackByAReceiptOfAnEarlierBootCountsAndIsDoneOnce) {
   EXPECT_FALSE(got[0].maybe_redelivered);
 }
 
+// Later grants have rows, which tell whether they were held to the end.
+TEST_F(Durability, ANackByAReceiptOfAnEarlierBootCountsALaterGrantToo) {
+  for (const SettleAction before : {SettleAction::kRetry, SettleAction::kRelease}) {
+    for (const SettleAction then : {SettleAction::kRetry, SettleAction::kDelay}) {
+      shard_.Publish("q", {"1"});
+      auto got = shard_.Receive("q");
+      ASSERT_TRUE(shard_.Settle("q", got.at(0).receipt, before).ok());
+      shard_.Pass(kMinBackoffMsDefault);
+      got = shard_.Receive("q");
+      ASSERT_EQ(got.size(), 1u);
+      const int32_t attempt = got[0].attempt;
+      shard_.Crash();
+      EXPECT_TRUE(shard_.Settle("q", got[0].receipt, then, 60'000).ok());
+      EXPECT_TRUE(shard_.Receive("q").empty());
+      shard_.Pass(60'000);
+      const auto again = shard_.Receive("q");
+      ASSERT_EQ(again.size(), 1u);
+      EXPECT_EQ(again[0].attempt, attempt + 1);
+      EXPECT_EQ(ReasonOf(shard_.Settle("q", got[0].receipt, then)), ErrorReason::kLeaseExpired);
+      ASSERT_TRUE(shard_.Ack("q", again[0].receipt).ok());
+    }
+  }
+}
+
+TEST_F(Durability, WhatHadFailedBeforeACrashIsNotCountedAgainAfterIt) {
+  shard_.Publish("q", {"1"});
+  const auto first = shard_.Receive("q");
+  ASSERT_TRUE(shard_.Settle("q", first.at(0).receipt, SettleAction::kRetry).ok());
+  shard_.Pass(kMinBackoffMsDefault);
+  shard_.Crash();
+  EXPECT_TRUE(shard_.Settle("q", first[0].receipt, SettleAction::kRetry).ok());
+  const auto got = shard_.Receive("q");
+  ASSERT_EQ(got.size(), 1u);
+  EXPECT_EQ(got[0].attempt, 2);
+}
+
 TEST_F(Durability, ARejectionByAReceiptOfAnEarlierBootCountsItsAttempt) {
   ASSERT_TRUE(shard_.CreateQueue("dead").ok());
   QueueConfigChange config;

@@ -369,5 +369,12 @@ TEST_F(Groups, WithEverythingElseOrderHoldsAndNothingIsLost) {
   EXPECT_EQ(shard_.Stats("dlq").ready + acked, sent);
 }
 
+TEST_F(Groups, TheOldestThatIsReadyIsOfAGroupToo) {
+  shard_.Send("q", {{"a0", 4, "a"}, {"a1", 4, "a"}, {"b0", 4, "b"}});
+  ASSERT_TRUE(shard_.Ack("q", shard_.Receive("q").at(0).receipt).ok());
+  shard_.Pass(6000);
+  EXPECT_EQ(shard_.Stats("q").oldest_ready_age_ms, 6000);
+}
+
 }  // namespace
 }  // namespace sluice::broker

@@ -233,6 +233,30 @@ TEST_F(Messages, WhatIsMovedWithoutADeathKeepsItsTimes) {
   EXPECT_TRUE(shard_.Receive("other").empty()) << "its time to live counts from its due time";
 }
 
+TEST_F(Messages, AMoveNeverMakesAMessageEarly) {
+  QueueConfigChange change;
+  change.name = "source";
+  change.dead_letter_queue = "q";
+  ASSERT_TRUE(shard_.CreateQueue(change).ok());
+  shard_.Send("source", {{"died"}});
+  ASSERT_TRUE(shard_.Settle("source", shard_.Receive("source").at(0).receipt,
+                            SettleAction::kDeadLetter).ok());
+  shard_.Send("q", {{"released", 7}});
+  const auto held = shard_.Receive("q", 1);
+  ASSERT_EQ(BodiesOf(held), Bodies{"released"});
+  ASSERT_TRUE(shard_.Settle("q", held[0].receipt, SettleAction::kRelease).ok());
+  auto command = All(Action::kReschedule);
+  command.delay_ms = 10'000;
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 2);
+  command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 2);
+  shard_.Pass(9999);
+  EXPECT_EQ(shard_.Stats("other").delayed, 2);
+  shard_.Pass(1);
+  EXPECT_EQ(shard_.Drain("other"), (Bodies{"released", "died"}));
+}
+
 TEST_F(Messages, AFullQueueTakesNoMoreMoves) {
   QueueConfigChange change;
   change.name = "other";

@@ -49,7 +49,7 @@ int FeatureModel::LikenessOfCopy(const LedgerMessage& message, const LedgerMessa
     const bool all = std::equal(before.begin(), before.end(), deaths.begin() + 1, deaths.end());
     return (all ? 4 : 3) + (by_time ? 1 : 0);
   }
-  if (!Has(message, {Why::kMove}) || !HasTimesOfMoved(message, copy)) return 0;
+  if (!Has(message, {Why::kMove}) || !HasTimesOfMoved(message, copy, time_ms)) return 0;
   // In a queue that has gone it can be of one that was there, and that the batch does not tell of.
   return IsMovedTo(message, copy) ? 2 : copy.queue->exists ? 1 : 0;
 }
@@ -170,7 +170,7 @@ void FeatureModel::CheckSettled(const Change& change, LedgerMessage* copy, int64
     return CheckReschedule(message, *copy, time_ms);
   }
   if (Has(message, {Why::kMove}) && SameDeaths(copy->info, message.info)) {
-    return CheckMoved(message, *copy);
+    return CheckMoved(message, *copy, time_ms);
   }
   CheckDeadLetter(change, *copy, time_ms);
 }
@@ -221,18 +221,24 @@ bool FeatureModel::IsMovedTo(const LedgerMessage& message, const LedgerMessage& 
   });
 }
 
-// What has died starts anew, the rest keeps its times.
-bool FeatureModel::HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+// What has died starts anew, the rest keeps its times; nothing comes before it is due.
+bool FeatureModel::HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy,
+                                   int64_t time_ms) {
   const bool died = message.info.origin && !message.info.origin->deaths.empty();
+  const int64_t due_ms = message.at.lane == kDelayedLane ? message.info.due_ms
+                         : died                          ? 0
+                                                         : message.NotBeforeMs();
+  const bool later = due_ms > time_ms;
   return copy.info.expire_ms == (died ? 0 : message.info.expire_ms) &&
-         copy.info.due_ms == (died ? 0 : message.info.due_ms) &&
-         (copy.at.lane == kDelayedLane) == (!died && message.at.lane == kDelayedLane);
+         copy.info.due_ms == (later ? due_ms : died ? 0 : message.info.due_ms) &&
+         (copy.at.lane == kDelayedLane) == later;
 }
 
-void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy) {
+void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage& copy,
+                              int64_t time_ms) {
   ++seen["moved"];
   if (!IsMovedTo(message, copy)) Fail(message, "moved to another queue than asked for");
-  if (!HasTimesOfMoved(message, copy)) Fail(message, "moved with other times");
+  if (!HasTimesOfMoved(message, copy, time_ms)) Fail(message, "moved with other times");
 }
 
 void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& copy,
@@ -419,6 +425,11 @@ bool FeatureModel::MayBeHeldUnseen(const LedgerMessage& message,
   return state.row.boot == boot && !(message.last && *message.last == of_row);
 }
 
+// Its last hand-out, by the end of an earlier boot.
+bool FeatureModel::CutShort(const LedgerMessage::State& state) const {
+  return state.has_row && state.row.held && state.row.boot != boot;
+}
+
 bool FeatureModel::MayHaveFailed(const Change& change, int64_t time_ms) const {
   const LedgerMessage& message = *change.message;
   if (message.leased && message.until_ms <= time_ms) return true;
@@ -426,7 +437,7 @@ bool FeatureModel::MayHaveFailed(const Change& change, int64_t time_ms) const {
   for (const auto& intent : message.intents) {
     const bool fails = intent->why == Why::kRetry || intent->why == Why::kDelay ||
                        intent->why == Why::kClosed || intent->why == Why::kDeadLetter;
-    if (fails && (intent->was_leased || !intent->certain)) return true;
+    if (fails && (intent->was_leased || !intent->certain || CutShort(change.before))) return true;
   }
   return MayBeHeldUnseen(message, change.before);
 }
@@ -504,7 +515,8 @@ void FeatureModel::CheckRetryTime(const Change& change, int64_t time_ms) {
   }
   const Intent& intent = *message.intents.front();
   // Without a live lease a nack asks for nothing, or for a delay; what the turn did is a hand-out.
-  if (!intent.certain || (!intent.was_leased && intent.why != Why::kDelay)) return;
+  const bool held = intent.was_leased || CutShort(change.before);
+  if (!intent.certain || (!held && intent.why != Why::kDelay)) return;
   int64_t expected_ms = 0;
   switch (intent.why) {
     case Why::kRetry:
@@ -517,7 +529,7 @@ void FeatureModel::CheckRetryTime(const Change& change, int64_t time_ms) {
       return;
     case Why::kDelay:
       expected_ms = intent.delay_ms > 0 ? time_ms + intent.delay_ms : 0;
-      if (row.attempt != attempt + (intent.was_leased ? 1 : 0)) {
+      if (row.attempt != attempt + (held ? 1 : 0)) {
         Fail(message, "its delayed retry is counted wrongly");
       }
       break;

@@ -233,11 +233,10 @@ void ModelDriver::Settle(ModelQueue& queue, std::vector<SettleItem> items) {
     ModelMessage* message = model_.At(item.receipt.position);
     verdicts->push_back(verdict);
     limbo->push_back(nullptr);
-    // The first hand-out of an earlier boot left no row: to count it the message is read, at a time
-    // that this model does not know (the other one does).
+    // Whether the end of an earlier boot cut its hand-out short is told by a row that this model does
+    // not know, and of a first hand-out only by reading the message. (The other model knows.)
     if ((item.action == SettleAction::kDelay || item.action == SettleAction::kRetry) &&
-        item.receipt.boot != model_.boot && item.receipt.delivery_count == 1 &&
-        !(message && message->leased)) {
+        item.receipt.boot != model_.boot && !(message && message->leased)) {
       item.action = SettleAction::kRelease;
     }
     if (verdict == Verdict::kInvalid || verdict == Verdict::kExpired || message->record.settled) {

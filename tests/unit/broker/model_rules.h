@@ -192,8 +192,9 @@ class FeatureModel {
   void CheckJoin(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   void CheckReschedule(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   void CheckDeadLetter(const Change& change, const LedgerMessage& copy, int64_t time_ms);
-  static bool HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy);
-  void CheckMoved(const LedgerMessage& message, const LedgerMessage& copy);
+  static bool HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy,
+                              int64_t time_ms);
+  void CheckMoved(const LedgerMessage& message, const LedgerMessage& copy, int64_t time_ms);
   void CheckGone(const Change& change, int64_t time_ms);
   bool CheckDeath(const Change& change, DeathReason reason, int64_t time_ms);
   void CheckDropped(LedgerMessage& message);
@@ -202,6 +203,7 @@ class FeatureModel {
   void CheckReturned(const Change& change, int64_t time_ms);
   void CheckRegranted(const Change& change, int64_t time_ms);
   void CheckRetryTime(const Change& change, int64_t time_ms);
+  bool CutShort(const LedgerMessage::State& state) const;
   bool MayHaveFailed(const Change& change, int64_t time_ms) const;
   bool MayBeHeldUnseen(const LedgerMessage& message, const LedgerMessage::State& state) const;
   void CheckPublished(LedgerMessage& message, int64_t time_ms);

@@ -421,6 +421,18 @@ TEST_F(RoomOfAnExchange, WhoNeedsMoreKeepsItsTurnUntilItsTimeIsOver) {
   EXPECT_TRUE(one.answered()) << "it need not wait for more room to be made";
 }
 
+TEST_F(RoomOfAnExchange, WhoComesLaterAndDoesNotWaitOvertakesNobody) {
+  const Reply two = Wait(1, {{"a"}, {"b"}});
+  AckOne();
+  EXPECT_EQ(Refused({{"late"}}), ErrorReason::kQueueFull);
+  const Reply late = Wait(2, {{"late"}}, 0);
+  EXPECT_EQ(ReasonOf((*late).status()), ErrorReason::kQueueFull);
+  AckOne();
+  EXPECT_TRUE((*two).ok());
+  AckOne();
+  EXPECT_EQ(Refused({{"late"}}), ErrorReason::kUnspecified);
+}
+
 TEST_F(RoomOfAnExchange, WhoGoesMakesWay) {
   const Reply two = Wait(1, {{"a"}, {"b"}});
   const Reply one = Wait(2, {{"c"}});

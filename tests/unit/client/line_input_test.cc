@@ -79,6 +79,16 @@ TEST_F(LineInputTest, AStopEndsAReadThatWaitsAndGivesOutNoHalfLine) {
   EXPECT_FALSE(input.Next(&line));
 }
 
+TEST_F(LineInputTest, AClosedInputIsAnError) {
+  const int ours = dup(STDIN_FILENO);
+  close(STDIN_FILENO);
+  LineInput input(STDIN_FILENO);
+  EXPECT_EQ(ReadAll(input), Lines{});
+  EXPECT_FALSE(input.status().ok());
+  dup2(ours, STDIN_FILENO);
+  close(ours);
+}
+
 TEST_F(LineInputTest, WhatCannotBeReadIsAnError) {
   const int directory = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   LineInput input(directory);

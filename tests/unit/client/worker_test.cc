@@ -155,6 +155,13 @@ TEST_F(WorkerTest, LeasesAreExtendedWhileTheirMessagesWaitOrAreWorkedOn) {
 TEST_F(WorkerTest, WhatABrokenStreamLeftUnansweredIsSettledOnTheNextOne) {
   first_ = {"r0"};
   int streams = 0;
+  std::vector<std::string> called;
+  server_.on_ack = [&](const v1::AckRequest& request, v1::AckResponse*) {
+    EXPECT_EQ(streams, 1) << "before anything can be given out again";
+    EXPECT_EQ(request.queue(), "q");
+    called.assign(request.receipts().begin(), request.receipts().end());
+    return grpc::Status::OK;
+  };
   server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
     if (++streams > 1) {
       first_.clear();
@@ -170,13 +177,73 @@ TEST_F(WorkerTest, WhatABrokenStreamLeftUnansweredIsSettledOnTheNextOne) {
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
   };
   int reopened = 0;
-  WorkerOptions options{.queue = "q", .max_messages = 1};
+  int settled = 0;
+  WorkerOptions options{.queue = "q"};
+  options.idle_timeout = absl::Milliseconds(20);
   options.on_reopen = [&](const absl::Status&) { ++reopened; };
+  options.on_settled = [&](const v1::Delivery&, const absl::Status& status) {
+    settled += status.ok();
+  };
   Worker worker(server_.client(), options);
   EXPECT_TRUE(
       worker.Run([](const v1::Delivery&) -> Worker::Verdict { return std::nullopt; }).ok());
   EXPECT_EQ(reopened, 1);
-  EXPECT_THAT(acked_, UnorderedElementsAre("r0"));
+  EXPECT_EQ(settled, 1);
+  EXPECT_THAT(called, ElementsAre("r0"));
+}
+
+TEST_F(WorkerTest, WhatIsDoneWithAndComesAgainBeforeTheAnswerIsSettledByItsNewReceipt) {
+  server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
+    v1::ConsumeRequest request;
+    stream.Read(&request);
+    stream.Write(Started(lease_));
+    v1::ConsumeResponse response;
+    v1::Delivery& delivery = *response.mutable_deliveries()->add_deliveries();
+    delivery.mutable_message()->set_id("m");
+    delivery.set_receipt("before");
+    stream.Write(response);
+    while (stream.Read(&request)) {
+      if (request.has_ack() && request.ack().receipts(0) == "before") {
+        delivery.set_receipt("after");
+        delivery.set_maybe_redelivered(true);
+        stream.Write(response);
+        // The answer to the old one comes too late to matter.
+        v1::ConsumeResponse refused;
+        refused.mutable_results()->set_request_id(request.request_id());
+        refused.mutable_results()->add_failures()->mutable_status()->set_reason(
+            v1::ERROR_REASON_LEASE_EXPIRED);
+        stream.Write(refused);
+      } else if (request.has_ack()) {
+        acked_.insert(request.ack().receipts(0));
+        Answer(stream, request.request_id());
+      } else if (request.has_drain()) {
+        v1::ConsumeResponse drained;
+        drained.mutable_drained();
+        stream.Write(drained);
+      }
+    }
+    return grpc::Status::OK;
+  };
+  int begun = 0;
+  WorkerOptions options{.queue = "q"};
+  std::vector<absl::Status> outcomes;
+  Worker* running = nullptr;
+  options.on_settled = [&](const v1::Delivery&, const absl::Status& status) {
+    outcomes.push_back(status);
+    running->Stop();
+  };
+  Worker worker(server_.client(), options);
+  running = &worker;
+  EXPECT_TRUE(worker
+                  .Run([&](const v1::Delivery&) -> Worker::Verdict {
+                    ++begun;
+                    return std::nullopt;
+                  })
+                  .ok());
+  EXPECT_EQ(begun, 1);
+  ASSERT_EQ(outcomes.size(), 1u);
+  EXPECT_TRUE(outcomes[0].ok()) << outcomes[0];
+  EXPECT_THAT(acked_, UnorderedElementsAre("after"));
 }
 
 TEST_F(WorkerTest, AStopFinishesWhatIsWorkedOnAndGivesBackWhatCameTooLate) {
