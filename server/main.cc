@@ -21,13 +21,16 @@ constexpr int kExitBadSettings = 64;  // EX_USAGE
 constexpr int kExitStopTimedOut = 75; // EX_TEMPFAIL
 
 // A standard stream that is closed would be the next file that is opened, and be written to or read as
-// if it were the stream. Its placeholder can be neither written nor read.
+// if it were the stream. Its placeholder can be neither written nor read. Before any library is
+// initialised, as gRPC opens files then.
 void HoldClosedStreams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(fd, F_GETFD) != -1) continue;
     [[maybe_unused]] const int held = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }
+[[gnu::section(".preinit_array"), gnu::used]] void (*const kHoldClosedStreams)() =
+    HoldClosedStreams;
 
 // Each connection and each file of the store takes one; gRPC 1.51 can stop accepting for good when
 // they run out, so the limit is as high as we are allowed to set it.
@@ -74,7 +77,6 @@ void GuardStop(sigset_t signals) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  HoldClosedStreams();
   // Debian builds Abseil with its search for deadlocks on, which gRPC then pays for with every lock:
   // an eighth of the processor time of a unary call.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);

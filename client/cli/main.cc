@@ -30,13 +30,16 @@ constexpr char kFooter[] =
     "Every command has examples of its own: sluice publish --help\n";
 
 // A standard stream that is closed would be the next file that is opened, and be written to or read as
-// if it were the stream. Its placeholder can be neither written nor read.
+// if it were the stream. Its placeholder can be neither written nor read. Before any library is
+// initialised, as gRPC opens files then.
 void HoldClosedStreams() {
   for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (fcntl(fd, F_GETFD) != -1) continue;
     [[maybe_unused]] const int held = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
   }
 }
+[[gnu::section(".preinit_array"), gnu::used]] void (*const kHoldClosedStreams)() =
+    HoldClosedStreams;
 
 // What to say of a word that stands where a command must and is none. Empty if there is no such
 // word: CLI11 itself says only that a command is missing.
@@ -72,7 +75,6 @@ int Run(CLI::App& app, const sluice::cli::Context& context, int argc, char** arg
 }  // namespace
 
 int main(int argc, char** argv) {
-  HoldClosedStreams();
   // A reader of our output that goes away is seen as a failed write, not as a sudden death.
   std::signal(SIGPIPE, SIG_IGN);
   // As in the server: Debian builds Abseil with its search for deadlocks on.
