@@ -1,4 +1,3 @@
-#include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -19,18 +18,6 @@ constexpr int kExitOk = 0;
 constexpr int kExitCannotStart = 1;
 constexpr int kExitBadSettings = 64;  // EX_USAGE
 constexpr int kExitStopTimedOut = 75; // EX_TEMPFAIL
-
-// A standard stream that is closed would be the next file that is opened, and be written to or read as
-// if it were the stream. Its placeholder can be neither written nor read. Before any library is
-// initialised, as gRPC opens files then.
-void HoldClosedStreams() {
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (fcntl(fd, F_GETFD) != -1) continue;
-    [[maybe_unused]] const int held = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
-  }
-}
-[[gnu::section(".preinit_array"), gnu::used]] void (*const kHoldClosedStreams)() =
-    HoldClosedStreams;
 
 // Each connection and each file of the store takes one; gRPC 1.51 can stop accepting for good when
 // they run out, so the limit is as high as we are allowed to set it.

@@ -1,7 +1,4 @@
 // `sluice`: the command line of a Sluice server.
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <csignal>
 #include <iostream>
 #include <string>
@@ -28,18 +25,6 @@ constexpr char kFooter[] =
     "  sluice publish orders 'two apples'\n"
     "  sluice subscribe orders --ack --follow\n"
     "Every command has examples of its own: sluice publish --help\n";
-
-// A standard stream that is closed would be the next file that is opened, and be written to or read as
-// if it were the stream. Its placeholder can be neither written nor read. Before any library is
-// initialised, as gRPC opens files then.
-void HoldClosedStreams() {
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
-    if (fcntl(fd, F_GETFD) != -1) continue;
-    [[maybe_unused]] const int held = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
-  }
-}
-[[gnu::section(".preinit_array"), gnu::used]] void (*const kHoldClosedStreams)() =
-    HoldClosedStreams;
 
 // What to say of a word that stands where a command must and is none. Empty if there is no such
 // word: CLI11 itself says only that a command is missing.

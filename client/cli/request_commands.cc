@@ -147,10 +147,7 @@ class Replier {
   void Take(const v1::Delivery& delivery) {
     const v1::Message& message = delivery.message();
     const auto body = options_.echo ? absl::StatusOr<std::string>(message.body())
-                                    : RunShell(options_.command, message.body(),
-                                               {{"SLUICE_QUEUE", delivery.queue()},
-                                                {"SLUICE_MESSAGE_ID", message.id()},
-                                                {"SLUICE_ATTEMPT", absl::StrCat(delivery.attempt())}});
+                                    : RunShell(options_.command, delivery);
     if (!body.ok()) return GiveBack(delivery, body.status());
     if (message.reply_to().empty()) {
       // Nobody asked for an answer; the work is done all the same.
@@ -186,11 +183,8 @@ class Replier {
   void GiveBack(const v1::Delivery& delivery, const absl::Status& status) {
     ++failed_;
     std::cerr << "sluice: " << delivery.message().id() << ": " << context_.Explain(status) << "\n";
-    constexpr size_t kReasonBytesMax = 1024;  // of a nack
-    v1::NackItem item;
+    v1::NackItem item = RetryBecause(status);
     item.set_receipt(delivery.receipt());
-    item.set_action(v1::NACK_ACTION_RETRY);
-    item.set_reason(std::string(status.message().substr(0, kReasonBytesMax)));
     consumer_->Nack(std::move(item));
   }
 
@@ -233,7 +227,7 @@ void AddRequestCommands(CLI::App& app, Context& context) {
   command->add_option("queue", reply->consumer.queue, "Name of the queue")->required();
   CLI::Option_group* how = command->add_option_group("how");
   how->add_option("--exec", reply->command,
-                  "Shell command; sees SLUICE_QUEUE, SLUICE_MESSAGE_ID and SLUICE_ATTEMPT");
+                  kShellHelp);
   how->add_flag("--echo", reply->echo, "Reply with the body itself");
   how->require_option(1);
   command->add_option("--count,-n", reply->consumer.max_messages, "End after this many messages")

@@ -107,7 +107,8 @@ absl::Status StatusOf(int wait_status) {
     if (code == 0) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat("the command ended with exit code ", code));
   }
-  return absl::FailedPreconditionError(absl::StrCat("the command was ended by signal ", WTERMSIG(wait_status)));
+  return absl::FailedPreconditionError(
+      absl::StrCat("the command was ended by signal ", WTERMSIG(wait_status)));
 }
 
 }  // namespace
@@ -137,6 +138,23 @@ absl::StatusOr<std::string> RunShell(const std::string& command, const std::stri
         absl::StrCat("the command wrote over ", kShellOutputBytesMax, " bytes"));
   }
   return output;
+}
+
+absl::StatusOr<std::string> RunShell(const std::string& command, const v1::Delivery& delivery) {
+  const v1::Message& message = delivery.message();
+  return RunShell(command, message.body(),
+                  {{"SLUICE_QUEUE", delivery.queue()},
+                   {"SLUICE_MESSAGE_ID", message.id()},
+                   {"SLUICE_GROUP", message.group()},
+                   {"SLUICE_ATTEMPT", absl::StrCat(delivery.attempt())}});
+}
+
+v1::NackItem RetryBecause(const absl::Status& status) {
+  constexpr size_t kReasonBytesMax = 1024;  // a rule of the API
+  v1::NackItem nack;
+  nack.set_action(v1::NACK_ACTION_RETRY);
+  nack.set_reason(std::string(status.message().substr(0, kReasonBytesMax)));
+  return nack;
 }
 
 }  // namespace sluice::cli

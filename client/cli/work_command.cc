@@ -46,11 +46,7 @@ class QueueWork {
 
  private:
   client::Worker::Verdict Work(const v1::Delivery& delivery) {
-    const auto output = RunShell(options_.command, delivery.message().body(),
-                                 {{"SLUICE_QUEUE", delivery.queue()},
-                                  {"SLUICE_MESSAGE_ID", delivery.message().id()},
-                                  {"SLUICE_GROUP", delivery.message().group()},
-                                  {"SLUICE_ATTEMPT", absl::StrCat(delivery.attempt())}});
+    const auto output = RunShell(options_.command, delivery);
     std::lock_guard lock(mutex_);
     if (output.ok()) {
       std::cout << *output << std::flush;
@@ -58,11 +54,7 @@ class QueueWork {
     }
     ++failed_;
     Complain(delivery, output.status());
-    constexpr size_t kReasonBytesMax = 1024;  // of a nack
-    v1::NackItem nack;
-    nack.set_action(v1::NACK_ACTION_RETRY);
-    nack.set_reason(std::string(output.status().message().substr(0, kReasonBytesMax)));
-    return nack;
+    return RetryBecause(output.status());
   }
 
   void Settled(const v1::Delivery& delivery, const absl::Status& status) {
@@ -103,8 +95,7 @@ void AddWorkCommand(CLI::App& app, Context& context) {
   command->add_option("queue", worker.queue, "Name of the queue")->required();
   command
       ->add_option("--exec", options->command,
-                   "Shell command; sees SLUICE_QUEUE, SLUICE_MESSAGE_ID, SLUICE_GROUP and "
-                   "SLUICE_ATTEMPT. What it prints is printed")
+                   absl::StrCat(kShellHelp, ". What it prints is printed"))
       ->required();
   command->add_option("--jobs,-j", worker.threads, "Messages worked on at the same time")
       ->check(CLI::Range(1, 1000))

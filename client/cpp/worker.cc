@@ -84,6 +84,9 @@ class Worker::Impl {
       changed_.notify_all();
     }
     for (std::thread& thread : threads) thread.join();
+    for (const auto& [id, settling] : settling_) {
+      if (settling.message && options_.on_settled) options_.on_settled(*settling.message, status);
+    }
     return status;
   }
 

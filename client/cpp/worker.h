@@ -38,7 +38,8 @@ struct WorkerOptions {
 
   // Both optional:
   // a message is settled (OK: on stable storage), or its receipt was refused, LEASE_EXPIRED for
-  // example when a pause of this process was longer than the lease; on the thread of Run;
+  // example when a pause of this process was longer than the lease, or Run ends before it is known;
+  // on the thread of Run;
   std::function<void(const v1::Delivery&, const absl::Status&)> on_settled = nullptr;
   // the stream broke and is opened again; on the thread of Run.
   std::function<void(const absl::Status&)> on_reopen = nullptr;

@@ -124,8 +124,10 @@ void PublishStreamCall::CheckTarget(const std::string& producer_id) {
   if (!producer_id.empty()) {
     // Kept until the next one comes, however long after the end of this call.
     const auto fenced = [weak = std::weak_ptr(self())] {
-      const std::shared_ptr<PublishStreamCall> call = weak.lock();
-      if (call) call->loop().Post([call] { call->OnFenced(); });
+      std::shared_ptr<PublishStreamCall> call = weak.lock();
+      if (!call) return;
+      EventLoop& loop = call->loop();
+      loop.Post([call = std::move(call)] { call->OnFenced(); });
     };
     api_->sink->Submit(
         broker::OpenProducerCommand{queue_, exchange_, producer_id, fenced, answer});

@@ -244,7 +244,9 @@ TEST_F(ConsumersTest, AStuckOneIsTakenOffAndItsMessagesAreReadyAtOnce) {
   Subscription stuck(*client_, request);
   const std::vector<v1::Delivery> held = stuck.Next(2);
   EXPECT_THAT(Close(stuck.started().consumer_id()), IsOk());
-  EXPECT_EQ(stuck.Finish().error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_THAT(stuck.Finish(), FailsWith(grpc::StatusCode::ABORTED, "CONSUMER_CLOSED"));
+  EXPECT_THAT(Close(stuck.started().consumer_id()),
+              FailsWith(grpc::StatusCode::NOT_FOUND, "CONSUMER_NOT_FOUND"));
   const std::vector<v1::Delivery> again = ReceiveAll("q", 2);
   EXPECT_THAT(BodiesOf(again), ElementsAre("1", "2"));
   EXPECT_EQ(again[0].attempt(), 2);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "server/model/error.h"
+#include "server/storage/rows.h"
 #include "tests/support/shard_harness.h"
 
 namespace sluice::broker {
@@ -198,6 +199,31 @@ TEST_F(ExchangesTest, NothingIsChangedWhileDraining) {
   EXPECT_EQ(ReasonOf(Bind(ToQueue("e", "q", "k")).status()), ErrorReason::kDraining);
   EXPECT_EQ(ReasonOf(Unbind(ToQueue("e", "q"))), ErrorReason::kDraining);
   EXPECT_THAT(Bindings(), ElementsAre("e>q:"));
+}
+
+// One that was made before its rule was: a server that does not start helps nobody.
+TEST_F(ExchangesTest, AStoredBindingIsNotJudgedByLaterRules) {
+  ASSERT_TRUE(shard_.CreateQueue("a").ok());
+  ASSERT_TRUE(Create(Of("t", ExchangeType::kTopic)).ok());
+  ASSERT_TRUE(Bind(ToQueue("t", "a", "order.x")).ok());
+  Binding old = ToQueue("t", "a", "order*");
+  EXPECT_EQ(FieldOf(Bind(old).status()), "binding.binding_key");
+  shard_.RunUntilQuiet();
+  const std::string now_stored = storage::EncodeBinding(ToQueue("t", "a", "order.x"));
+  int replaced = 0;
+  for (auto& [key, value] : shard_.store().rows()) {
+    if (value != now_stored) continue;
+    value = storage::EncodeBinding(old);
+    ++replaced;
+  }
+  ASSERT_EQ(replaced, 1);
+  shard_.Crash();
+  EXPECT_TRUE(Get("t").ok());
+  Publish publish = testing::MakePublish("", {{"m"}});
+  publish.exchange = "t";
+  publish.messages[0].options = std::make_unique<MessageOptions>();
+  publish.messages[0].options->routing_key = "order*";
+  EXPECT_EQ((*shard_.Publish(std::move(publish)))[0].routed_queues, 1) << "it stands for itself";
 }
 
 }  // namespace

@@ -74,6 +74,27 @@ TEST_F(ProducersTest, ANewerStreamFencesTheOlderOfTheSameTargetAndIdOnly) {
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"1", "1"}));
 }
 
+TEST_F(ProducersTest, WhatAFencedStreamHasWaitingForRoomIsRefusedAtOnce) {
+  QueueConfigChange change;
+  change.name = "q";
+  change.max_length = 1;
+  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  const auto old = Open();
+  ASSERT_TRUE(Send(old.stream, 1, 1).ok());
+  Publish two = MakePublish("q", {{"2"}});
+  Publish three = MakePublish("q", {{"3"}});
+  two.wait_when_full_ms = three.wait_when_full_ms = 60'000;
+  const auto second = shard_.StartPublish(std::move(two), old.stream, 2);
+  const auto third = shard_.StartPublish(std::move(three), old.stream, 3);
+  const auto newer = Open();
+  ASSERT_TRUE(second.answered() && third.answered());
+  EXPECT_EQ(ReasonOf((*second).status()), ErrorReason::kProducerFenced);
+  EXPECT_EQ(ReasonOf((*third).status()), ErrorReason::kProducerFenced);
+  ASSERT_TRUE(shard_.Purge("q", false).ok());
+  EXPECT_TRUE(Send(newer.stream, 2, 2).ok()) << "nobody is before it";
+  EXPECT_EQ(shard_.Totals().producers_fenced, 1u);
+}
+
 TEST_F(ProducersTest, NothingAfterARefusedSequenceIsStored) {
   QueueConfigChange change;
   change.name = "q";

@@ -347,16 +347,16 @@ TEST(RouterLimitsTest, TakesUpToTheLimitAndNotOneMore) {
   Router router(options);
   EXPECT_TRUE(router.CreateExchange(Of("t", ExchangeType::kTopic), 1).ok());
   EXPECT_TRUE(router.CreateExchange(Of("f", ExchangeType::kFanout), 2).ok());
-  EXPECT_EQ(router.CreateExchange(Of("g", ExchangeType::kFanout), 3).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(router.CreateExchange(Of("g", ExchangeType::kFanout), 3).status()),
+            ErrorReason::kLimitReached);
   EXPECT_FALSE(*router.CreateExchange(Of("f", ExchangeType::kFanout), 3));
 
   EXPECT_TRUE(router.CreateBinding(ToQueue("t", "q", "a.b.c"), 4).ok());
-  EXPECT_EQ(router.CreateBinding(ToQueue("t", "q", "d.e.f"), 5).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(router.CreateBinding(ToQueue("t", "q", "d.e.f"), 5).status()),
+            ErrorReason::kLimitReached);
   EXPECT_TRUE(router.CreateBinding(ToQueue("t", "q", "d.e"), 5).ok());
-  EXPECT_EQ(router.CreateBinding(ToQueue("f", "q"), 6).status().code(),
-            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(router.CreateBinding(ToQueue("f", "q"), 6).status()),
+            ErrorReason::kLimitReached);
   EXPECT_FALSE(*router.CreateBinding(ToQueue("t", "q", "d.e"), 6));
   // What goes makes room.
   ASSERT_TRUE(router.DeleteExchange("t", false).ok());
@@ -369,7 +369,7 @@ TEST_F(RouterTest, AMessageReachesAtMostSoManyQueues) {
   for (int i = 0; i < kRoutedQueuesMax; ++i) Bind(ToQueue("e", absl::StrCat("q", i)));
   EXPECT_EQ(Route("e").size(), static_cast<size_t>(kRoutedQueuesMax));
   Bind(ToQueue("e", "one-more"));
-  EXPECT_EQ(RouteError("e").code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(RouteError("e")), ErrorReason::kRouteTooLarge);
 }
 
 TEST_F(RouterTest, AMessagePassesAtMostSoManyExchangesInARow) {
@@ -379,7 +379,7 @@ TEST_F(RouterTest, AMessagePassesAtMostSoManyExchangesInARow) {
   Bind(ToQueue(name(kExchangeHopsMax), "q"));
   EXPECT_THAT(Route("e1"), ElementsAre("q"));
   Bind(ToExchange(name(kExchangeHopsMax), name(kExchangeHopsMax + 1)));
-  EXPECT_EQ(RouteError("e1").code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(RouteError("e1")), ErrorReason::kRouteTooLarge);
   // A shorter way counts.
   Bind(ToExchange("e1", name(kExchangeHopsMax + 1)));
   EXPECT_THAT(Route("e1"), ElementsAre("q"));
@@ -396,7 +396,7 @@ TEST(RouterLimitsTest, AMessageLooksAtAtMostSoManyBindings) {
   }
   EXPECT_TRUE(router.Route("e", "", {}, &queues).ok());
   ASSERT_TRUE(router.CreateBinding(ToQueue("e", "q", "d"), 2).ok());
-  EXPECT_EQ(router.Route("e", "", {}, &queues).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(router.Route("e", "", {}, &queues)), ErrorReason::kRouteTooLarge);
 }
 
 TEST(RouterLimitsTest, TheMessagesOfAPublishShareTheBindingsThatMayBeLookedAt) {
@@ -409,8 +409,8 @@ TEST(RouterLimitsTest, TheMessagesOfAPublishShareTheBindingsThatMayBeLookedAt) {
   int64_t steps_left = 6;
   EXPECT_TRUE(router.Route("e", "", {}, &queues, &steps_left).ok());
   EXPECT_TRUE(router.Route("e", "", {}, &queues, &steps_left).ok());
-  EXPECT_EQ(router.Route("e", "", {}, &queues, &steps_left).code(),
-            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(ReasonOf(router.Route("e", "", {}, &queues, &steps_left)),
+            ErrorReason::kRouteTooLarge);
 }
 
 // ---- routing

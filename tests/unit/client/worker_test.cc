@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <map>
@@ -29,6 +30,15 @@ class WorkerTest : public ::testing::Test {
     server_.on_consume = [this](FakeServer::ConsumeStream& stream) { return Serve(stream); };
   }
 
+  static void DeliverMessage(FakeServer::ConsumeStream& stream, const std::string& id,
+                             const std::string& receipt, bool maybe_redelivered) {
+    v1::ConsumeResponse response;
+    v1::Delivery& delivery = *response.mutable_deliveries()->add_deliveries();
+    delivery.mutable_message()->set_id(id);
+    delivery.set_receipt(receipt);
+    delivery.set_maybe_redelivered(maybe_redelivered);
+    stream.Write(response);
+  }
   static void Deliver(FakeServer::ConsumeStream& stream, const Receipts& receipts) {
     v1::ConsumeResponse response;
     for (const std::string& receipt : receipts) {
@@ -47,15 +57,25 @@ class WorkerTest : public ::testing::Test {
     return response;
   }
 
-  // Starts, sends what the test wants, notes and answers what comes.
+  // Starts, and sends what the test wants; then goes on.
   grpc::Status Serve(FakeServer::ConsumeStream& stream) {
+    Begin(stream);
+    Deliver(stream, first_);
+    return GoOn(stream);
+  }
+  void Begin(FakeServer::ConsumeStream& stream) {
     v1::ConsumeRequest request;
-    if (!stream.Read(&request)) return grpc::Status::OK;
+    stream.Read(&request);
     init_ = request.init();
     stream.Write(Started(lease_));
-    Deliver(stream, first_);
+  }
+  // Notes and answers what comes, but for what `takes` says that it has taken.
+  grpc::Status GoOn(FakeServer::ConsumeStream& stream,
+                    const std::function<bool(const v1::ConsumeRequest&)>& takes = nullptr) {
+    v1::ConsumeRequest request;
     while (stream.Read(&request)) {
       std::lock_guard lock(mutex_);
+      if (takes && takes(request)) continue;
       switch (request.request_case()) {
         case v1::ConsumeRequest::kAck:
           acked_.insert(request.ack().receipts(0));
@@ -167,11 +187,10 @@ TEST_F(WorkerTest, WhatABrokenStreamLeftUnansweredIsSettledOnTheNextOne) {
       first_.clear();
       return Serve(stream);
     }
-    v1::ConsumeRequest request;
-    stream.Read(&request);
-    EXPECT_TRUE(request.init().keep_leases_on_close());
-    stream.Write(Started(lease_));
+    Begin(stream);
+    EXPECT_TRUE(init_.keep_leases_on_close());
     Deliver(stream, first_);
+    v1::ConsumeRequest request;
     while (stream.Read(&request) && !request.has_ack()) {
     }
     return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
@@ -194,35 +213,19 @@ TEST_F(WorkerTest, WhatABrokenStreamLeftUnansweredIsSettledOnTheNextOne) {
 
 TEST_F(WorkerTest, WhatIsDoneWithAndComesAgainBeforeTheAnswerIsSettledByItsNewReceipt) {
   server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
-    v1::ConsumeRequest request;
-    stream.Read(&request);
-    stream.Write(Started(lease_));
-    v1::ConsumeResponse response;
-    v1::Delivery& delivery = *response.mutable_deliveries()->add_deliveries();
-    delivery.mutable_message()->set_id("m");
-    delivery.set_receipt("before");
-    stream.Write(response);
-    while (stream.Read(&request)) {
-      if (request.has_ack() && request.ack().receipts(0) == "before") {
-        delivery.set_receipt("after");
-        delivery.set_maybe_redelivered(true);
-        stream.Write(response);
-        // The answer to the old one comes too late to matter.
-        v1::ConsumeResponse refused;
-        refused.mutable_results()->set_request_id(request.request_id());
-        refused.mutable_results()->add_failures()->mutable_status()->set_reason(
-            v1::ERROR_REASON_LEASE_EXPIRED);
-        stream.Write(refused);
-      } else if (request.has_ack()) {
-        acked_.insert(request.ack().receipts(0));
-        Answer(stream, request.request_id());
-      } else if (request.has_drain()) {
-        v1::ConsumeResponse drained;
-        drained.mutable_drained();
-        stream.Write(drained);
-      }
-    }
-    return grpc::Status::OK;
+    Begin(stream);
+    DeliverMessage(stream, "m", "before", /*maybe_redelivered=*/false);
+    return GoOn(stream, [&](const v1::ConsumeRequest& request) {
+      if (!request.has_ack() || request.ack().receipts(0) != "before") return false;
+      DeliverMessage(stream, "m", "after", /*maybe_redelivered=*/true);
+      // The answer to the old one comes too late to matter.
+      v1::ConsumeResponse refused;
+      refused.mutable_results()->set_request_id(request.request_id());
+      refused.mutable_results()->add_failures()->mutable_status()->set_reason(
+          v1::ERROR_REASON_LEASE_EXPIRED);
+      stream.Write(refused);
+      return true;
+    });
   };
   int begun = 0;
   WorkerOptions options{.queue = "q"};
@@ -266,32 +269,20 @@ TEST_F(WorkerTest, AMessageThatIsLostBeforeItsTurnIsNotWorkedOn) {
   lease_ = absl::Milliseconds(30);
   // Loses r1 at the first extend.
   server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
-    v1::ConsumeRequest request;
-    stream.Read(&request);
-    stream.Write(Started(lease_));
+    Begin(stream);
     Deliver(stream, {"r0", "r1"});
+    v1::ConsumeRequest request;
     while (stream.Read(&request) && !request.has_extend()) {
     }
     v1::ConsumeResponse lost;
     lost.mutable_lease_lost()->add_receipts("r1");
     stream.Write(lost);
-    while (stream.Read(&request)) {
-      if (request.has_extend() && request.extend().receipts_size() == 1) {
-        std::lock_guard lock(mutex_);
-        ++extended_["alone"];
-        changed_.notify_all();
-      }
-      if (request.has_ack()) {
-        acked_.insert(request.ack().receipts(0));
-        Answer(stream, request.request_id());
-      }
-      if (request.has_drain()) {
-        v1::ConsumeResponse drained;
-        drained.mutable_drained();
-        stream.Write(drained);
-      }
-    }
-    return grpc::Status::OK;
+    return GoOn(stream, [&](const v1::ConsumeRequest& request) {
+      if (!request.has_extend() || request.extend().receipts_size() != 1) return false;
+      ++extended_["alone"];
+      changed_.notify_all();
+      return true;
+    });
   };
   Worker worker(server_.client(), {.queue = "q"});
   EXPECT_TRUE(worker
@@ -309,34 +300,15 @@ TEST_F(WorkerTest, WhatComesAgainAfterACrashWhileItIsWorkedOnIsNotBegunAgain) {
   int streams = 0;
   server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
     const bool first = ++streams == 1;
-    v1::ConsumeRequest request;
-    stream.Read(&request);
-    stream.Write(Started(lease_));
-    v1::ConsumeResponse response;
-    v1::Delivery& delivery = *response.mutable_deliveries()->add_deliveries();
-    delivery.mutable_message()->set_id("m");
-    delivery.set_receipt(first ? "before" : "after");
-    delivery.set_maybe_redelivered(!first);
-    stream.Write(response);
+    Begin(stream);
+    DeliverMessage(stream, "m", first ? "before" : "after", /*maybe_redelivered=*/!first);
     if (first) {
       Await([&] { return extended_["begun"] > 0; });
       return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
     }
-    // Behind an answer it has been seen.
+    // When this one is worked on, that one has been seen.
     Deliver(stream, {"second"});
-    while (stream.Read(&request)) {
-      std::lock_guard lock(mutex_);
-      if (request.has_ack()) {
-        acked_.insert(request.ack().receipts(0));
-        Answer(stream, request.request_id());
-      } else if (request.has_drain()) {
-        v1::ConsumeResponse drained;
-        drained.mutable_drained();
-        stream.Write(drained);
-      }
-      changed_.notify_all();
-    }
-    return grpc::Status::OK;
+    return GoOn(stream);
   };
   std::multiset<std::string> begun;
   Worker worker(server_.client(), {.queue = "q", .threads = 2, .max_messages = 2});
@@ -361,6 +333,49 @@ TEST_F(WorkerTest, EndsWhenNothingIsThereForLongEnough) {
   EXPECT_TRUE(
       worker.Run([](const v1::Delivery&) -> Worker::Verdict { return std::nullopt; }).ok());
   EXPECT_THAT(acked_, IsEmpty());
+}
+
+// The time in which there is no server to ask does not count.
+TEST_F(WorkerTest, AServerThatIsAwayIsNoIdleOne) {
+  int streams = 0;
+  server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
+    if (++streams == 1) {
+      // Longer than the idle timeout without an answer, then gone.
+      v1::ConsumeRequest request;
+      stream.Read(&request);
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(300), [] { return false; });
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "gone");
+    }
+    first_ = {"r0"};
+    return Serve(stream);
+  };
+  Worker worker(server_.client(), {.queue = "q", .idle_timeout = absl::Milliseconds(100)});
+  EXPECT_TRUE(
+      worker.Run([](const v1::Delivery&) -> Worker::Verdict { return std::nullopt; }).ok());
+  EXPECT_THAT(acked_, UnorderedElementsAre("r0"));
+}
+
+TEST_F(WorkerTest, WhatIsNotSettledWhenRunEndsIsTold) {
+  first_ = {"r0"};
+  server_.on_consume = [&](FakeServer::ConsumeStream& stream) {
+    Begin(stream);
+    Deliver(stream, first_);
+    v1::ConsumeRequest request;
+    while (stream.Read(&request) && !request.has_ack()) {
+    }
+    return Refusal(grpc::StatusCode::NOT_FOUND, "QUEUE_DELETED", "the queue is gone");
+  };
+  std::vector<absl::Status> outcomes;
+  WorkerOptions options{.queue = "q"};
+  options.on_settled = [&](const v1::Delivery&, const absl::Status& status) {
+    outcomes.push_back(status);
+  };
+  Worker worker(server_.client(), options);
+  EXPECT_FALSE(
+      worker.Run([](const v1::Delivery&) -> Worker::Verdict { return std::nullopt; }).ok());
+  ASSERT_EQ(outcomes.size(), 1u);
+  EXPECT_EQ(ReasonOf(outcomes[0]), v1::ERROR_REASON_QUEUE_DELETED);
 }
 
 TEST_F(WorkerTest, ARefusalEndsRun) {
