@@ -79,6 +79,7 @@ int64_t Call::WaitMsMax() const {
 
 void Call::Begin() {
   begun_ = true;
+  holds_up_shutdown_ = true;
   loop_->CallStarted();
   if (!api_->observer) return;
   begin_ns_ = api_->clock->MonotonicNs();
@@ -88,11 +89,15 @@ void Call::Begin() {
 void Call::End(int code) {
   if (!begun_ || ended_) return;
   ended_ = true;
-  loop_->CallEnded();
+  LetShutdownPass();
   if (!api_->observer) return;
   const double seconds =
       static_cast<double>(api_->clock->MonotonicNs() - begin_ns_) / kNsPerSecond;
   api_->observer->OnHandled(method(), code, seconds);
+}
+
+void Call::LetShutdownPass() {
+  if (std::exchange(holds_up_shutdown_, false)) loop_->CallEnded();
 }
 
 void Call::CountReceived() {
@@ -123,6 +128,10 @@ absl::Status StreamSlot::Take(ApiContext* api) {
 
 absl::Status StreamSlot::TakeReceive(ApiContext* api) {
   return TakeOneOf(&api->receives, api->options.receives_max, " waiting Receive calls");
+}
+
+absl::Status StreamSlot::TakeWatch(ApiContext* api) {
+  return TakeOneOf(&api->health_watches, api->options.health_watches_max, " health watches");
 }
 
 absl::Status StreamSlot::TakeOneOf(std::atomic<int>* open, int open_max, const char* what) {

@@ -52,6 +52,8 @@ class Call : public std::enable_shared_from_this<Call> {
   // To be called once each: when gRPC hands the call over, and when it is over.
   void Begin();
   void End(int code);
+  // The server's shutdown no longer waits for this call.
+  void LetShutdownPass();
   void CountReceived();
   void CountSent();
 
@@ -65,12 +67,13 @@ class Call : public std::enable_shared_from_this<Call> {
 
  private:
   bool begun_ = false;
+  bool holds_up_shutdown_ = false;
   bool ended_ = false;
   int64_t begin_ns_ = 0;
 };
 
-// A stream's place among ServerOptions::streams_max, or a Receive call's among receives_max; given
-// back when destroyed.
+// A stream's place among ServerOptions::streams_max, a Receive call's among receives_max, or a health
+// watch's among health_watches_max; given back when destroyed.
 class StreamSlot {
  public:
   StreamSlot() = default;
@@ -80,6 +83,7 @@ class StreamSlot {
   // TOO_MANY_STREAMS if there is none.
   absl::Status Take(ApiContext* api);
   absl::Status TakeReceive(ApiContext* api);
+  absl::Status TakeWatch(ApiContext* api);
 
  private:
   absl::Status TakeOneOf(std::atomic<int>* open, int open_max, const char* what);

@@ -44,6 +44,7 @@ struct ApiContext {
   InFlightBudget budget;
   std::atomic<int> streams{0};  // open Subscribe, Consume and PublishStream calls
   std::atomic<int> receives{0};           // open Receive calls
+  std::atomic<int> health_watches{0};     // open Watch calls
   std::atomic<int64_t> receive_bytes{0};  // in their answers, not yet written
   std::atomic<bool> draining{false};
   std::atomic<uint64_t> next_receive_id{1};

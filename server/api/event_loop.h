@@ -78,7 +78,7 @@ class EventLoop {
   void AddTimer(grpc::Alarm* timer) { timers_.insert(timer); }
   void RemoveTimer(grpc::Alarm* timer) { timers_.erase(timer); }
 
-  // Calls accepted and not yet over. Any thread.
+  // Calls accepted that a shutdown waits for. Any thread.
   void CallStarted() { calls_.fetch_add(1, std::memory_order_relaxed); }
   void CallEnded() { calls_.fetch_sub(1, std::memory_order_release); }
   int64_t calls() const { return calls_.load(std::memory_order_acquire); }

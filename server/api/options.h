@@ -44,6 +44,9 @@ struct ServerOptions {
   int streams_max = 50'000;
   // Receive calls that wait or are being answered. More are refused TOO_MANY_STREAMS.
   int receives_max = 10'000;
+  // Open Health.Watch calls, one for each channel of a client that asks for it. Apart from other
+  // streams, so that a server with all the streams it can have still tells that it serves them.
+  int health_watches_max = 50'000;
   // Messages in answers to Receive that the transport has not taken yet. At it they are refused
   // MEMORY_FULL.
   int64_t receive_bytes_max = 128 * kMiB;

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include "grpc/health/v1/health.pb.h"
 #include "server/base/check.h"
 #include "sluice/v1/admin_service.pb.h"
 #include "sluice/v1/queue_service.pb.h"
@@ -19,7 +20,8 @@ std::vector<RpcMethod> ReadDescriptors() {
   // The files of the services define no messages, so that nothing else would make the linker take
   // them out of their library; reflection needs them too.
   for (const auto* table : {&descriptor_table_sluice_2fv1_2fqueue_5fservice_2eproto,
-                            &descriptor_table_sluice_2fv1_2fadmin_5fservice_2eproto}) {
+                            &descriptor_table_sluice_2fv1_2fadmin_5fservice_2eproto,
+                            &descriptor_table_grpc_2fhealth_2fv1_2fhealth_2eproto}) {
     const auto* file =
         google::protobuf::DescriptorPool::generated_pool()->FindFileByName(table->filename);
     SLUICE_CHECK(file != nullptr && file->service_count() == 1);

@@ -28,7 +28,8 @@ struct RpcMethod {
   int id = 0;     // place in AllRpcMethods
 };
 
-// Every call of QueueService and AdminService, built or not, in order of declaration. Constant.
+// Every call of QueueService, AdminService and Health, built or not, in order of declaration.
+// Constant.
 const std::vector<RpcMethod>& AllRpcMethods();
 
 // Told about every call. Any polling thread; must be quick.

@@ -1,7 +1,6 @@
 #include "server/api/server.h"
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
@@ -24,11 +23,13 @@
 #include "server/api/context.h"
 #include "server/api/event_loop.h"
 #include "server/api/handlers.h"
+#include "server/api/health.h"
 #include "server/api/not_built_stream.h"
 #include "server/api/publish_stream.h"
 #include "server/api/raw_service.h"
 #include "server/api/redrive.h"
 #include "server/api/subscribe.h"
+#include "grpc/health/v1/health.grpc.pb.h"
 #include "sluice/v1/admin_service.grpc.pb.h"
 #include "sluice/v1/queue_service.grpc.pb.h"
 
@@ -41,9 +42,13 @@ constexpr int kBusySlots = 100;
 constexpr int kRareSlots = 2;
 // How often a shutdown looks whether calls are open: it happens once, and need not be exact.
 constexpr absl::Duration kCallsLookPeriod = absl::Milliseconds(5);
-// For clients to take what was written to them, health watchers the NOT_SERVING, and to hang up.
+// For clients to take what was written to them, and to hang up.
 constexpr int64_t kHangUpMsMax = 100;
 constexpr int64_t kNsPerMs = 1'000'000;
+// Health checks whose requests are received at the same time, per loop: they wait for nothing else.
+constexpr int kProbesReceivedMax = 4;
+
+using grpc::health::v1::Health;
 
 struct UnaryMethod {
   UnaryCall::Handler handler;
@@ -86,6 +91,7 @@ const std::map<std::string, UnaryMethod>& UnaryMethods() {
       {"ExportDefinitions", {&HandleExportDefinitions, kRareSlots, true}},
       {"ApplyDefinitions", {&HandleApplyDefinitions}},
       {"GetServerInfo", {&HandleGetServerInfo, kRareSlots, true}},
+      {"Check", {&HandleHealthCheck, kRareSlots, true}},
   };
   return *methods;
 }
@@ -96,7 +102,8 @@ class ServerImpl final : public Server {
              const KeyedHash& hash, Clock* clock, RpcObserver* observer)
       : api_(options, sink, receipts, hash, clock, observer),
         queue_service_(v1::QueueService::service_full_name()),
-        admin_service_(v1::AdminService::service_full_name()) {}
+        admin_service_(v1::AdminService::service_full_name()),
+        health_service_(Health::service_full_name()) {}
 
   ~ServerImpl() override { Shutdown(0); }
 
@@ -107,17 +114,18 @@ class ServerImpl final : public Server {
 
  private:
   void Configure(grpc::ServerBuilder* builder) const;
+  RawMethods* ServiceOf(const RpcMethod& method);
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
-  void BeginServing();
   // Returns when no call is open, or at the deadline.
   void AwaitCalls(int64_t deadline_ns) const;
 
   ApiContext api_;
   RawService<v1::QueueService::Service> queue_service_;
   RawService<v1::AdminService::Service> admin_service_;
+  RawService<Health::Service> health_service_;
   std::deque<UnaryCall::Binding> unary_bindings_;  // stay where they are
-  std::vector<std::shared_ptr<ReceiveLine>> receive_lines_;  // two per loop
+  std::vector<std::shared_ptr<ReceiveLine>> receive_lines_;  // three per loop
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;
   int port_ = 0;
@@ -158,14 +166,14 @@ void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
 }
 
 absl::Status ServerImpl::Listen() {
-  // Both are process-wide switches that must be set before a server is built.
-  grpc::EnableDefaultHealthCheckService(true);
+  // A process-wide switch that must be set before a server is built.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(&builder);
   builder.AddListeningPort(api_.options.listen, grpc::InsecureServerCredentials(), &port_);
   builder.RegisterService(&queue_service_);
   builder.RegisterService(&admin_service_);
+  builder.RegisterService(&health_service_);
   for (int i = 0; i < api_.options.polling_threads; ++i) {
     loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue()));
   }
@@ -178,8 +186,13 @@ absl::Status ServerImpl::Listen() {
     ArmAll(loop.get());
     loop->Start();
   }
-  BeginServing();
   return absl::OkStatus();
+}
+
+RawMethods* ServerImpl::ServiceOf(const RpcMethod& method) {
+  if (method.service == v1::QueueService::service_full_name()) return &queue_service_;
+  if (method.service == v1::AdminService::service_full_name()) return &admin_service_;
+  return &health_service_;
 }
 
 void ServerImpl::ArmAll(EventLoop* loop) {
@@ -191,12 +204,11 @@ void ServerImpl::ArmAll(EventLoop* loop) {
   };
   ReceiveLine* const publishes = make_line(PublishesReceivedMax(api_.options));
   ReceiveLine* const others = make_line(api_.options.requests_received_max);
+  ReceiveLine* const probes = make_line(kProbesReceivedMax);
   for (const RpcMethod& method : AllRpcMethods()) {
     MethodBinding binding;
     binding.api = &api_;
-    binding.service = method.service == v1::QueueService::service_full_name()
-                          ? static_cast<RawMethods*>(&queue_service_)
-                          : &admin_service_;
+    binding.service = ServiceOf(method);
     binding.method = &method;
     if (method.type != RpcType::kUnary) {
       ArmStream(binding, loop);
@@ -212,7 +224,11 @@ void ServerImpl::ArmAll(EventLoop* loop) {
     stable.taken_while_draining = unary.taken_while_draining;
     stable.watched = unary.watched;
     stable.admit = unary.admit;
-    stable.line = unary.admit == &AdmitPublish ? publishes : others;
+    if (method.service == Health::service_full_name()) {
+      stable.line = probes;
+    } else {
+      stable.line = unary.admit == &AdmitPublish ? publishes : others;
+    }
     for (int i = 0; i < unary.slots; ++i) UnaryCall::Arm(stable, loop);
   }
 }
@@ -228,6 +244,8 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
       ConsumeCall::Arm(binding, loop);
     } else if (binding.method->method == "RedriveMessages") {
       RedriveCall::Arm(binding, loop);
+    } else if (binding.method->method == "Watch") {
+      HealthWatch::Arm(binding, loop);
     } else if (bidi) {
       NotBuiltStream<RawBidiStream>::Arm(binding, loop);
     } else {
@@ -236,17 +254,8 @@ void ServerImpl::ArmStream(const MethodBinding& binding, EventLoop* loop) {
   }
 }
 
-void ServerImpl::BeginServing() {
-  auto* const health = server_->GetHealthCheckService();
-  health->SetServingStatus(true);  // "" and every name set before
-  health->SetServingStatus(v1::QueueService::service_full_name(), true);
-  health->SetServingStatus(v1::AdminService::service_full_name(), true);
-}
-
 void ServerImpl::BeginDrain() {
   if (api_.draining.exchange(true)) return;
-  // For good: the end of the server would tell every watcher NOT_SERVING a second time otherwise.
-  server_->GetHealthCheckService()->Shutdown();
   for (const auto& loop : loops_) loop->Drain();
 }
 

@@ -124,12 +124,7 @@ TEST_F(DeadLettersTest, TheWaitDoublesUpToItsBound) {
     EXPECT_EQ(waiting.waiting(), v1::WAIT_REASON_RETRY_BACKOFF);
     EXPECT_GE(FromProto(waiting.until()), before + absl::Hours(hours) - absl::Milliseconds(20));
     EXPECT_LE(FromProto(waiting.until()), absl::Now() + absl::Hours(hours) + absl::Seconds(1));
-    v1::RescheduleMessagesRequest request;
-    request.set_queue("q");
-    request.mutable_filter()->add_ids(id);
-    request.mutable_delay();
-    v1::RescheduleMessagesResponse response;
-    ASSERT_THAT(CallAdmin(&AdminService::Stub::RescheduleMessages, request, &response), IsOk());
+    ASSERT_EQ(Reschedule("q", id, absl::ZeroDuration()), 1);
   }
 }
 

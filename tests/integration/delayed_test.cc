@@ -38,6 +38,7 @@ class DelayedTest : public FeatureTest {
     *request.mutable_delay() = ToProto(delay);
     return request;
   }
+  using FeatureTest::Reschedule;
   int64_t Reschedule(const v1::RescheduleMessagesRequest& request) {
     v1::RescheduleMessagesResponse response;
     EXPECT_THAT(TryReschedule(request, &response), IsOk());

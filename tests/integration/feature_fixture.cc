@@ -211,6 +211,17 @@ void FeatureTest::FailOnce(const std::string& queue, v1::NackAction action) {
   EXPECT_EQ(Nack(queue, deliveries[0].receipt(), action).failures_size(), 0);
 }
 
+int64_t FeatureTest::Reschedule(const std::string& queue, const std::string& id,
+                                absl::Duration delay) {
+  v1::RescheduleMessagesRequest request;
+  request.set_queue(queue);
+  request.mutable_filter()->add_ids(id);
+  *request.mutable_delay() = ToProto(delay);
+  v1::RescheduleMessagesResponse response;
+  EXPECT_THAT(CallAdmin(&AdminService::Stub::RescheduleMessages, request, &response), IsOk());
+  return response.rescheduled();
+}
+
 std::vector<std::string> FeatureTest::Drain(const std::string& queue) {
   std::vector<std::string> bodies;
   while (true) {

@@ -61,6 +61,8 @@ class FeatureTest : public ServerTest {
   v1::StoredMessage Look(const std::string& queue, const std::string& id);
   // Takes one, expects it to be there, and nacks it.
   void FailOnce(const std::string& queue, v1::NackAction action = v1::NACK_ACTION_RETRY);
+  // How many were moved, 0 or 1: the message may have gone.
+  int64_t Reschedule(const std::string& queue, const std::string& id, absl::Duration delay);
   // Takes and acks until nothing is left to take at once; the bodies.
   std::vector<std::string> Drain(const std::string& queue);
   // How the stream ends that is cancelled as soon as it has begun.

@@ -347,38 +347,6 @@ TEST_F(ServerTest, BackupsAreNotBuiltAndSaySo) {
   EXPECT_EQ(ReasonIn(status), "INVALID_FIELD");
 }
 
-// grpc.health.v1.Health/Check by hand; the answer is field 1 (1 SERVING, 2 NOT_SERVING).
-char HealthOf(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
-  const std::string request =
-      service.empty() ? "" : "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
-  const grpc::Slice slice(request);
-  const grpc::ByteBuffer bytes(&slice, 1);
-  grpc::ByteBuffer response;
-  grpc::ClientContext context;
-  grpc::GenericStub stub(channel);
-  grpc::CompletionQueue queue;
-  auto call = stub.PrepareUnaryCall(&context, "/grpc.health.v1.Health/Check", bytes, &queue);
-  call->StartCall();
-  grpc::Status status;
-  call->Finish(&response, &status, &status);
-  void* tag = nullptr;
-  bool ok = false;
-  queue.Next(&tag, &ok);
-  queue.Shutdown();
-  while (queue.Next(&tag, &ok)) continue;
-  grpc::Slice answer;
-  if (!status.ok() || !response.DumpToSingleSlice(&answer).ok() || answer.size() != 2) return -1;
-  return static_cast<char>(answer.begin()[1]);
-}
-
-TEST_F(ServerTest, HealthFollowsDrainingForEveryService) {
-  const std::string services[] = {"", "sluice.v1.QueueService", "sluice.v1.AdminService"};
-  for (const auto& service : services) EXPECT_EQ(HealthOf(channel_, service), 1) << service;
-  EXPECT_EQ(HealthOf(channel_, "sluice.v1.Other"), -1);
-  server_->BeginDrain();
-  for (const auto& service : services) EXPECT_EQ(HealthOf(channel_, service), 2) << service;
-}
-
 TEST_F(ServerTest, ATakenAddressIsRefused) {
   ServerOptions options;
   options.listen = absl::StrCat("127.0.0.1:", server_->port());
