@@ -53,7 +53,7 @@ void LaneState::Append(MessageInfo info, Payload payload, bool consumed,
     *shard_window_bytes += bytes;
     fetch_cursor = seq + 1;
   } else if (Unsettled() == 0) {
-    peeked_ready_since_ms = info.ReadySinceMs();
+    peeked = {seq, info.ReadySinceMs()};
   }
   next_seq = seq + 1;
 }
@@ -66,13 +66,19 @@ Seq LaneState::NextToPageIn(Seq from) const {
   }
 }
 
+Seq LaneState::FirstOnDisk() const {
+  Seq seq = NextToPageIn(fetch_cursor);
+  while (open.contains(seq)) seq = NextToPageIn(seq + 1);
+  return seq;
+}
+
 void LaneState::TrimWindow(size_t messages_max, uint64_t bytes_max, uint64_t* shard_window_bytes) {
   while (!window.empty() && (window.size() > messages_max || window_bytes > bytes_max)) {
     const StoredMessage& back = window.back();
     window_bytes -= back.payload.size();
     *shard_window_bytes -= back.payload.size();
     fetch_cursor = back.seq;
-    if (window.size() == 1) peeked_ready_since_ms = back.info.ReadySinceMs();
+    if (window.size() == 1) peeked = {back.seq, back.info.ReadySinceMs()};
     window.pop_back();
   }
 }
@@ -180,7 +186,6 @@ absl::Status LaneState::AddPage(const storage::ReadRange& range,
     *shard_window_bytes += message.payload.size();
     window.push_back(std::move(message));
   }
-  peeked_ready_since_ms.reset();
   if (!size.IsFull(range)) {
     const Seq missing = settled.NextUnsettled(expected);
     if (missing < range.end) {

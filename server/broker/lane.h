@@ -110,9 +110,14 @@ struct LaneState {
   std::deque<storage::StoredMessage> window;
   uint64_t window_bytes = 0;
   bool reading = false;  // a page-in is under way
-  std::optional<int64_t> peeked_ready_since_ms;  // of the first message, when the window is empty
-  bool peek_wanted = false;                      // it is to be read for that
-  Seq loaded_end = 0;                            // seqs below it were stored before this boot
+  // Since when the first message behind an empty window is ready, as last seen.
+  struct Peeked {
+    Seq seq = 0;
+    int64_t ready_since_ms = 0;
+  };
+  Peeked peeked;
+  bool peek_wanted = false;  // it is to be read for that
+  Seq loaded_end = 0;        // seqs below it were stored before this boot
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;
   absl::btree_set<Seq> fetched;  // of them, those whose payload is in memory
@@ -146,6 +151,13 @@ struct LaneState {
   bool HasMoreOnDisk() const { return fetch_cursor < visible_end; }
   // The first message at or after `from` that a page-in has to bring.
   Seq NextToPageIn(Seq from) const;
+  // The first message behind the window that nobody holds.
+  Seq FirstOnDisk() const;
+  // What was peeked of it; nothing: it is not known.
+  std::optional<int64_t> FirstOnDiskReadySinceMs() const {
+    if (peeked.seq != FirstOnDisk()) return std::nullopt;
+    return peeked.ready_since_ms;
+  }
   // Where dispatch has come: messages before it that are neither open nor parked were skipped.
   Seq ScanPosition() const { return window.empty() ? fetch_cursor : window.front().seq; }
 

@@ -161,11 +161,11 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
     const int64_t since_ms = queue.groups->CandidateMessage(id).info.ReadySinceMs();
     if (since_ms > 0) return since_ms;
   }
-  if (!lane.window.empty()) return lane.window.front().info.ReadySinceMs();
-  if (lane.peeked_ready_since_ms) return lane.peeked_ready_since_ms;
-  if (!lane.reading && lane.HasMoreOnDisk()) {
+  if (const auto* front = lane.Front(&window_bytes_)) return front->info.ReadySinceMs();
+  if (const auto since_ms = lane.FirstOnDiskReadySinceMs()) return since_ms;
+  if (!lane.reading && lane.FirstOnDisk() < lane.visible_end) {
     WantPeek(queue, lane);
-    if (lane.NextToPageIn(lane.fetch_cursor) < lane.loaded_end) return boot_begin_ms_;
+    if (lane.FirstOnDisk() < lane.loaded_end) return boot_begin_ms_;
   }
   return std::nullopt;
 }
@@ -185,15 +185,16 @@ void Shard::StartPeeks() {
     if (!queue) continue;
     LaneState& lane = *queue->lanes[lane_id];
     lane.peek_wanted = false;
-    const bool known = !lane.window.empty() || lane.peeked_ready_since_ms;
-    if (!known && !lane.reading && lane.HasMoreOnDisk()) StartPeek(*queue, lane);
+    const bool known = !lane.window.empty() || lane.FirstOnDiskReadySinceMs();
+    if (!known && !lane.reading && lane.FirstOnDisk() < lane.visible_end) StartPeek(*queue, lane);
   }
 }
 
 void Shard::StartPeek(Queue& queue, LaneState& lane) {
   ReadRequest request;
-  request.range = {queue.qid, lane.position.lane, lane.NextToPageIn(lane.fetch_cursor),
+  request.range = {queue.qid, lane.position.lane, lane.FirstOnDisk(),
                    lane.visible_end, 1, 1};
+  if (queue.groups) request.range.skip_groups = queue.groups->SkippedGroups(lane.position.lane);
   lane.reading = true;
   ++peeks_;
   StartRead(std::move(request),
@@ -203,7 +204,8 @@ void Shard::StartPeek(Queue& queue, LaneState& lane) {
                 LaneState& lane = *queue->lanes[lane_id];
                 lane.reading = false;
                 if (!result.messages.empty()) {
-                  lane.peeked_ready_since_ms = result.messages.front().info.ReadySinceMs();
+                  const storage::StoredMessage& first = result.messages.front();
+                  lane.peeked = {first.seq, first.info.ReadySinceMs()};
                 }
                 Wake(*queue);
               }
@@ -494,7 +496,6 @@ void Shard::PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now no
   lane.window.clear();
   lane.window_bytes = 0;
   lane.fetch_cursor = lane.next_seq;
-  lane.peeked_ready_since_ms.reset();
   lane.unsettled_bytes = 0;
   for (const Seq seq : kept) lane.unsettled_bytes += lane.open.at(seq).size_bytes;
   MarkDirty(queue, lane);

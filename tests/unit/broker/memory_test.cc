@@ -204,6 +204,23 @@ TEST(Limits, TheAgeOfTheOldestReadyMessageFollowsWhatIsReady) {
   EXPECT_LT(shard.Stats("q").oldest_ready_age_ms, 1000);
 }
 
+TEST(Limits, WhatHasLeftFromTheDiskNoLongerCountsForTheAge) {
+  ShardOptions options;
+  options.window_bytes_max = 0;
+  ShardHarness shard(options);
+  ASSERT_TRUE(shard.CreateQueue("q").ok());
+  shard.Publish("q", {"1"});
+  shard.Advance(5000);
+  shard.Publish("q", {"2"});
+  const auto got = shard.Receive("q");
+  shard.Crash();
+  shard.Stats("q");  // reads it
+  EXPECT_EQ(shard.Stats("q").oldest_ready_age_ms, 5000);
+  ASSERT_TRUE(shard.Ack("q", got.at(0).receipt).ok());
+  shard.Stats("q");
+  EXPECT_EQ(shard.Stats("q").oldest_ready_age_ms, 0);
+}
+
 TEST(Limits, AfterARestartTheAgesOfAllQueuesAreKnownAfterOneLook) {
   constexpr int kQueues = 50;
   ShardHarness shard;

@@ -122,6 +122,7 @@ void FeatureModel::OnBatch(const storage::Batch& appended) {
     const bool moved = added->info.origin && !IsFanOutCopy(*added);
     if (!moved || batch.queues_gone.empty()) CheckPublished(*added, batch.time_ms);
   }
+  CheckLines(batch);
   CheckFanOuts(batch.time_ms);
   CheckQueueRows(batch);
   CheckRoom(batch);

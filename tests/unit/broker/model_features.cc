@@ -224,6 +224,8 @@ void FeatureDriver::Operate() {
   else if (dice < 790) DoCredit();
   else if (dice < 798) DoDrain();
   else if (dice < 803) DoCloseConsumer();
+  else if (dice < 808) DoListConsumers();
+  else if (dice < 812) DoAbandon();
   else if (dice < 836) DoEdit();
   else if (dice < 854) DoList();
   else if (dice < 876) DoGetMessage();
@@ -231,6 +233,7 @@ void FeatureDriver::Operate() {
   else if (dice < 920) DoExchange();
   else if (dice < 945) DoBinding();
   else if (dice < 948) DoListRoutes();
+  else if (dice < 950) DoExport();
   else if (dice < 956) DoDefinitions();
   else if (dice < 966) DoOpenProducer();
   else DoProduce();
@@ -262,6 +265,11 @@ void FeatureDriver::CheckAtRest() {
   for (LedgerQueue* queue : model_.ledger.live()) {
     if (!failed_) model_.CheckListed(*queue, ListAll(queue->name()));
   }
+  for (const auto& publish : std::exchange(abandoned_, {})) {
+    Check(publish->answered, "an abandoned publish waits on");
+  }
+  if (!failed_) CheckHeldByConsumers();
+  if (!failed_) CheckOldestAges();
   if (!failed_) CheckLag();
   if (!failed_ && Chance(20)) CheckStreamsEndIdle();
 }
@@ -366,6 +374,8 @@ void FeatureDriver::ForgetConsumers() {
   }
   receives_.clear();
   calls_.clear();
+  callers_.clear();
+  abandoned_.clear();
   not_found_.clear();
 }
 

@@ -84,6 +84,7 @@ class FeatureDriver {
     return values.begin()[Below(values.size())];
   }
   std::string SomeName();
+  uint64_t SomeCaller();
 
   // --- time and turns
   Now now() const { return {(model_.now_ms - mono_origin_ms_) * kNsPerMs, model_.now_ms}; }
@@ -96,6 +97,8 @@ class FeatureDriver {
   bool RunUntilQuiet();
   void CheckAtRest();
   void CheckLag();
+  void CheckOldestAges();
+  void CheckHeldByConsumers();
   void Crash();
   void CleanStop();
   void ForgetConsumers();
@@ -107,6 +110,7 @@ class FeatureDriver {
 
   // --- operations: model_features_*.cc
   void DoPublish();
+  void DoAbandon();
   void DoSubscribe();
   void DoReceive();
   void DoClose();
@@ -122,6 +126,7 @@ class FeatureDriver {
   void DoCredit();
   void DoDrain();
   void DoCloseConsumer();
+  void DoListConsumers();
   void DoEdit();
   void DoList();
   void DoGetMessage();
@@ -133,11 +138,14 @@ class FeatureDriver {
   void DoBinding();
   void DoListRoutes();
   void DoDefinitions();
+  void DoExport();
   // model_features_producers.cc
   void DoOpenProducer();
   void DoProduce();
   NewMessage MakeMessage(PlannedMessage* planned);
-  Publish MakePublish(std::shared_ptr<PlannedPublish>* planned);
+  // `caller`: of a publish of its own; nothing: of one in a transaction.
+  Publish MakePublish(std::shared_ptr<PlannedPublish>* planned, std::optional<uint64_t> caller);
+  std::string LineOf(const Publish& publish, uint64_t caller) const;
   void MakeRoute(NewMessage& message, const std::string& exchange, PlannedMessage* planned);
   void CheckPublishResult(PlannedPublish& planned,
                           const absl::StatusOr<std::vector<PublishedMessage>>& result);
@@ -191,6 +199,7 @@ class FeatureDriver {
     uint64_t generation = 0;
     uint64_t stream = 0;
     int64_t next_sequence = 1;
+    uint64_t caller = 0;
   };
   std::vector<ProducerStream> producer_streams_;  // of this boot
   struct Received {
@@ -198,6 +207,14 @@ class FeatureDriver {
     bool auto_ack = false;
   };
   std::deque<Received> received_;  // by calls, and not yet reported as written
+  // Callers whose publishes may wait, the latest ones, each with what it asked for.
+  struct Caller {
+    uint64_t number = 0;
+    std::vector<std::shared_ptr<PlannedPublish>> publishes;
+  };
+  std::deque<Caller> callers_;
+  uint64_t next_caller_ = 1;
+  std::vector<std::shared_ptr<PlannedPublish>> abandoned_;  // in this boot
   std::vector<CallRef> calls_;
   std::vector<std::shared_ptr<FeatureSink>> sinks_;
   std::vector<std::shared_ptr<FeatureSink>> old_sinks_;  // kept so that late calls are noticed

@@ -72,7 +72,16 @@ void FeatureDriver::MakeRoute(NewMessage& message, const std::string& exchange,
   planned->route.attributes = message.options->attributes;
 }
 
-Publish FeatureDriver::MakePublish(std::shared_ptr<PlannedPublish>* planned) {
+std::string FeatureDriver::LineOf(const Publish& publish, uint64_t caller) const {
+  if (publish.queue.empty()) {
+    return caller == 0 ? "" : absl::StrCat(publish.exchange, " of caller ", caller);
+  }
+  const LedgerQueue* queue = model_.ledger.Find(publish.queue);
+  return queue ? absl::StrCat("queue ", queue->qid) : "";
+}
+
+Publish FeatureDriver::MakePublish(std::shared_ptr<PlannedPublish>* planned,
+                                   std::optional<uint64_t> caller) {
   Publish publish;
   PlannedPublish plan;
   if (Chance(70)) {
@@ -87,7 +96,10 @@ Publish FeatureDriver::MakePublish(std::shared_ptr<PlannedPublish>* planned) {
     publish.messages.push_back(MakeMessage(&message));
     if (publish.queue.empty()) MakeRoute(publish.messages.back(), publish.exchange, &message);
   }
-  if (Chance(25)) publish.wait_when_full_ms = OneOf<int64_t>({1, 20, 300});
+  if (caller) {
+    if (*caller != 0 && Chance(50)) publish.wait_when_full_ms = OneOf<int64_t>({1, 20, 300});
+    plan.line = LineOf(publish, *caller);
+  }
   *planned = model_.Plan(std::move(plan));
   return publish;
 }
@@ -100,6 +112,10 @@ void FeatureDriver::CheckPublishResult(
   const bool to_queue = !planned.queue.empty();
   const bool of_producer =
       reason == ErrorReason::kProducerFenced || reason == ErrorReason::kSequenceRefused;
+  if (absl::IsCancelled(result.status())) {
+    ++model_.seen["publishes abandoned"];
+    return Check(planned.abandoned, "a publish was given up though its caller is there");
+  }
   const bool no_target =
       to_queue ? reason == ErrorReason::kQueueNotFound || reason == ErrorReason::kQueueDeleted
                : reason == ErrorReason::kExchangeNotFound || reason == ErrorReason::kNoRoute;
@@ -107,16 +123,44 @@ void FeatureDriver::CheckPublishResult(
         absl::StrCat("publish refused: ", result.status().ToString()));
 }
 
+// Numbers are never used again.
+uint64_t FeatureDriver::SomeCaller() {
+  constexpr size_t kCallersMax = 4;
+  if (callers_.empty() || Chance(40)) {
+    if (callers_.size() == kCallersMax) callers_.pop_front();
+    callers_.push_back({next_caller_++, {}});
+  }
+  return callers_[Below(callers_.size())].number;
+}
+
+void FeatureDriver::DoAbandon() {
+  if (callers_.empty()) return;
+  const size_t index = Below(callers_.size());
+  Caller caller = std::move(callers_[index]);
+  callers_.erase(callers_.begin() + static_cast<int64_t>(index));
+  for (const auto& publish : caller.publishes) {
+    if (publish->answered || publish->stored_lsn != 0) continue;
+    publish->abandoned = true;
+    abandoned_.push_back(publish);
+  }
+  world_.shard->Apply(AbandonPublishesCommand{caller.number}, now());
+}
+
 void FeatureDriver::DoPublish() {
   PublishCommand command;
   std::shared_ptr<PlannedPublish> planned;
-  command.publish = MakePublish(&planned);
+  // Those that may wait have a caller; streams have one always.
+  command.caller = Chance(50) ? SomeCaller() : 0;
+  command.publish = MakePublish(&planned, command.caller);
   int64_t deepest = 0;
   for (const LedgerQueue* queue : model_.ledger.live()) {
     const bool target = command.publish.queue.empty() || queue->name() == command.publish.queue;
     if (target) deepest = std::max(deepest, queue->messages);
   }
   if (deepest > kDepthWanted && Chance(90)) return;
+  for (Caller& caller : callers_) {
+    if (caller.number == command.caller) caller.publishes.push_back(planned);
+  }
   command.done = [this, planned, call = NewCall(/*may_wait=*/true)](auto result) {
     Answered(call);
     CheckPublishResult(*planned, result);
@@ -349,7 +393,7 @@ void FeatureDriver::DoTransact() {
   }
   for (uint64_t i = Below(3); i > 0; --i) {
     std::shared_ptr<PlannedPublish> publish;
-    command.publishes.push_back(MakePublish(&publish));
+    command.publishes.push_back(MakePublish(&publish, std::nullopt));
     publish->of_transaction = true;
     planned->push_back(std::move(publish));
   }

@@ -56,7 +56,8 @@ void FeatureDriver::DoOpenProducer() {
     Check(result->last_sequence == last,
           absl::StrCat("last sequence ", result->last_sequence, " instead of ", last));
     if (producer_streams_.size() >= kStreamsMax) producer_streams_.erase(producer_streams_.begin());
-    producer_streams_.push_back({&producer, generation, result->stream, last + 1});
+    producer_streams_.push_back(
+        {&producer, generation, result->stream, last + 1, next_caller_++});
     ++model_.seen["producers opened"];
   };
   world_.shard->Apply(std::move(command), now());
@@ -71,6 +72,8 @@ void FeatureDriver::DoProduce() {
   command.publish.queue = plan.queue = stream.producer->queue;
   command.publish.exchange = stream.producer->exchange;
   command.producer_stream = stream.stream;
+  command.caller = stream.caller;
+  plan.line = LineOf(command.publish, stream.caller);
   const int64_t back = Chance(35) ? static_cast<int64_t>(Below(5)) : 0;
   const int64_t ahead = Chance(5) ? 2 : 0;
   command.first_sequence = std::max<int64_t>(1, stream.next_sequence - back + ahead);

@@ -321,7 +321,141 @@ void FeatureDriver::DoCloseConsumer() {
   Check(consumer.ended, "a closed consumer was not told");
 }
 
+void FeatureDriver::DoListConsumers() {
+  // A stream whose queue goes, or has just been made, is there or not.
+  if (!first_of_turn_ || !model_.Exact()) return;
+  ListConsumersCommand command;
+  if (Chance(60)) command.queue = SomeName();
+  command.limit = OneOf({1, 3, 1000});
+  if (!sinks_.empty() && Chance(30)) command.after = sinks_[Below(sinks_.size())]->consumer.id;
+  if (!command.queue.empty() && !model_.ledger.Find(command.queue)) {
+    command.done = [this](auto result) {
+      Check(ReasonOf(result.status()) == ErrorReason::kQueueNotFound, "consumers of no queue");
+    };
+    return world_.shard->Apply(std::move(command), now());
+  }
+  std::map<SubscriptionId, const FeatureConsumer*> expected;
+  for (const auto& sink : sinks_) {
+    const FeatureConsumer& consumer = sink->consumer;
+    if (!consumer.started && !consumer.ended) return;  // its queue is not durable yet
+    const bool asked_for = command.queue.empty() || consumer.queue == command.queue;
+    if (consumer.started && !consumer.ended && asked_for && consumer.id > command.after) {
+      expected[consumer.id] = &consumer;
+    }
+  }
+  ++model_.seen["consumers listed"];
+  command.done = [&, limit = static_cast<size_t>(command.limit)](auto result) {
+    if (!result.ok()) return Fail("consumers are not listed");
+    if (result->more != (expected.size() > limit)) return Fail("wrong about more consumers");
+    if (result->consumers.size() != std::min(limit, expected.size())) {
+      return Fail(absl::StrCat("listed ", result->consumers.size(), " consumers of ",
+                               expected.size()));
+    }
+    auto it = expected.begin();
+    for (const ConsumerInfo& info : result->consumers) {
+      const FeatureConsumer& consumer = *(it++)->second;
+      Check(info.id == consumer.id && info.queue == consumer.queue &&
+                info.connect_ms == consumer.since_ms,
+            "another consumer is listed");
+      // What is held back for the disk it holds too, but nobody has seen.
+      Check(info.in_flight >= 0 && info.bytes_in_flight >= 0 &&
+                (consumer.credit_was_cut || info.in_flight <= consumer.max_in_flight),
+            "a consumer is listed that holds more than its credit");
+    }
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
+// At rest it holds what it was shown, and one of each queue that has a single active one is that.
+void FeatureDriver::CheckHeldByConsumers() {
+  std::map<SubscriptionId, const FeatureConsumer*> by_id;
+  for (const auto& sink : sinks_) by_id[sink->consumer.id] = &sink->consumer;
+  ListConsumersCommand command;
+  command.limit = 1000;
+  command.done = [&](auto result) {
+    if (!result.ok()) return Fail("consumers are not listed");
+    std::map<QueueId, std::pair<int, int>> active_of;  // active ones, all
+    for (const ConsumerInfo& info : result->consumers) {
+      const auto it = by_id.find(info.id);
+      if (it == by_id.end()) return Fail("a consumer is listed that is not there");
+      const FeatureConsumer& consumer = *it->second;
+      if (static_cast<size_t>(info.in_flight) != consumer.leases.size() ||
+          info.bytes_in_flight != consumer.bytes_in_flight) {
+        return Fail(absl::StrCat("consumer ", info.id, " is said to hold ", info.in_flight, " (",
+                                 info.bytes_in_flight, " bytes) instead of ",
+                                 consumer.leases.size(), " (", consumer.bytes_in_flight, ")"));
+      }
+      ++active_of[consumer.qid].second;
+      active_of[consumer.qid].first += info.active;
+    }
+    for (const auto& [qid, counts] : active_of) {
+      const LedgerQueue& queue = model_.ledger.queues.at(qid);
+      const auto [active, all] = counts;
+      if (!queue.row.config.single_active_consumer) {
+        Check(active == all, "a consumer is called waiting");
+        continue;
+      }
+      Check(active <= 1, "two single active consumers");
+      int64_t leased = 0;
+      for (const LedgerLane& lane : queue.lanes) {
+        for (const auto& [seq, message] : lane.unsettled) leased += message->leased;
+      }
+      Check(active == 1 || leased > 0, "no consumer is active, and nothing is leased");
+    }
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
 // ---- queues
+
+// The age of the oldest ready message of each queue, at rest.
+void FeatureDriver::CheckOldestAges() {
+  const auto ask = [this](const std::string& name) {
+    auto age_ms = std::make_shared<std::optional<int64_t>>();
+    GetQueueCommand command;
+    command.queue = name;
+    command.done = [age_ms](auto result) {
+      if (result.ok()) *age_ms = result->stats.oldest_ready_age_ms;
+    };
+    model_.BeginTurn();
+    world_.shard->Apply(std::move(command), now());
+    Turn();
+    Commit(world_.batches.size());
+    if (!*age_ms) Fail("the stats of a queue were not told at rest");
+    return age_ms->value_or(0);
+  };
+  for (const LedgerQueue* queue : model_.ledger.live()) {
+    // The first time it may have to be looked up.
+    ask(queue->name());
+    Serve(world_.reads.size());
+    if (failed_) return;
+    const int64_t age_ms = ask(queue->name());
+    int64_t oldest_ms = 0;    // of any that waits
+    int64_t expected_ms = 0;  // of the first ones of each lane
+    bool plain = model_.windows_are_large && queue->messages > 0;
+    for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
+      bool first = true;
+      for (const auto& [seq, message] : queue->lanes[lane].unsettled) {
+        if (message->leased) continue;
+        const int64_t waits_ms = model_.now_ms - message->info.ReadySinceMs();
+        oldest_ms = std::max(oldest_ms, waits_ms);
+        plain = plain && !message->state.has_row && !message->last && model_.IsReady(*message) &&
+                message->info.group_hash == 0 && message->stored_boot == model_.boot;
+        if (std::exchange(first, false)) expected_ms = std::max(expected_ms, waits_ms);
+      }
+    }
+    if (age_ms < 0 || age_ms > oldest_ms) {
+      return Fail(absl::StrCat("the oldest of ", queue->name(), " is said to wait for ", age_ms,
+                               " ms, but none has for more than ", oldest_ms));
+    }
+    if (!plain) continue;
+    ++model_.seen["ages told exactly"];
+    if (age_ms != expected_ms) {
+      return Fail(absl::StrCat("the oldest of ", queue->name(), " is said to wait for ", age_ms,
+                               " ms instead of ", expected_ms));
+    }
+  }
+}
 
 // A queue's dead letters go to the next one: no circles.
 QueueConfigChange FeatureDriver::SomeConfig(const std::string& name) {

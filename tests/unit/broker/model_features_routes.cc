@@ -181,6 +181,38 @@ void FeatureDriver::DoListRoutes() {
   world_.shard->Apply(std::move(exchanges), now());
 }
 
+// What is defined, but for what lives with a stream.
+void FeatureDriver::DoExport() {
+  if (!first_of_turn_ || !model_.Exact()) return;
+  ExportDefinitionsCommand command;
+  command.bytes_max = 1 << 20;
+  std::map<std::string, QueueConfig> queues;
+  std::set<std::string> temporary;
+  for (const LedgerQueue* queue : model_.ledger.live()) {
+    if (queue->row.temporary) temporary.insert(queue->name());
+    else queues[queue->name()] = queue->row.config;
+  }
+  std::set<Binding> bindings;
+  for (const Binding& binding : model_.routing.bindings) {
+    if (!temporary.contains(binding.queue)) bindings.insert(binding);
+  }
+  command.done = [this, queues = std::move(queues), bindings = std::move(bindings),
+                  exchanges = model_.routing.exchanges, call = NewCall()](auto result) {
+    Answered(call);
+    if (!result.ok()) return Fail("definitions are not exported");
+    std::map<std::string, QueueConfig> exported;
+    for (const QueueConfig& config : result->queues) exported[config.name] = config;
+    Check(exported == queues, "other queues are exported");
+    std::map<std::string, Exchange> routes;
+    for (const Exchange& exchange : result->exchanges) routes[exchange.name] = exchange;
+    Check(routes == exchanges, "other exchanges are exported");
+    Check(std::set<Binding>(result->bindings.begin(), result->bindings.end()) == bindings,
+          "other bindings are exported");
+    ++model_.seen["definitions exported"];
+  };
+  world_.shard->Apply(std::move(command), now());
+}
+
 // ---- definitions
 
 struct FeatureDriver::ExpectedDefinitions {

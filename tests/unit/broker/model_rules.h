@@ -90,6 +90,8 @@ struct PlannedPublish {
   int64_t first_sequence = 0;
   std::vector<PlannedMessage> messages;
   uint64_t number = 0;  // in the order of asking
+  // Those of one line are stored in the order in which they were asked for.
+  std::string line = {};
   Lsn asked_after = 0;  // what had been appended
   ModelRouting routing;  // as of when it was asked for
   int64_t asked_ms = 0;
@@ -97,7 +99,8 @@ struct PlannedPublish {
   bool of_transaction = false;  // which may be refused for the sake of another part
   bool answered = false;
   bool refused = false;
-  Lsn stored_lsn = 0;  // 0: not stored
+  bool abandoned = false;  // by its caller, before it was stored
+  Lsn stored_lsn = 0;      // 0: not stored
 };
 
 enum class Honour : uint8_t { kOk, kExpired, kInvalid, kEither };
@@ -220,6 +223,7 @@ class FeatureModel {
   void CheckFanOuts(int64_t time_ms);
   bool IsFanOutBy(const PlannedPublish& publish, const ModelRouting& routing, int64_t time_ms);
   void CheckSequence(const LedgerMessage& message, PlannedPublish& publish, size_t index);
+  void CheckLines(const LedgerBatch& batch);
   void NoteTwins(LedgerMessage& message);
 
   // model_answers.cc
@@ -277,6 +281,7 @@ class FeatureModel {
   std::set<std::string> asked_rows_;
   std::set<std::string> may_go_;
   std::set<PlannedPublish*> stored_now_;  // by the batch
+  std::map<std::string, uint64_t> last_in_line_;  // the number of the last one stored
   std::map<QueueId, std::deque<int64_t>> queue_grants_;
   bool booting_ = false;  // its first turn
   std::map<uint64_t, std::pair<std::shared_ptr<PlannedPublish>, size_t>> planned_;  // by body

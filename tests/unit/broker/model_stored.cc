@@ -89,6 +89,36 @@ void FeatureModel::CheckFanOuts(int64_t time_ms) {
   }
 }
 
+// ---- lines
+
+// Who waits is not overtaken by who came later.
+void FeatureModel::CheckLines(const LedgerBatch& batch) {
+  std::map<std::pair<QueueId, Lane>, std::map<Seq, const PlannedPublish*>> in_order;
+  for (const LedgerMessage* added : batch.added) {
+    const auto planned = planned_.find(added->body);
+    if (planned == planned_.end() || !stored_now_.contains(planned->second.first.get())) continue;
+    in_order[{added->at.qid, added->at.lane}][added->at.seq] = planned->second.first.get();
+  }
+  for (const auto& [lane, publishes] : in_order) {
+    std::map<std::string, uint64_t> last = last_in_line_;
+    for (const auto& [seq, publish] : publishes) {
+      if (publish->line.empty()) continue;
+      uint64_t& number = last[publish->line];
+      if (publish->number < number) {
+        return Fail(absl::StrCat("publish ", number, " of ", publish->line, " overtook publish ",
+                                 publish->number));
+      }
+      number = publish->number;
+    }
+  }
+  for (const PlannedPublish* publish : stored_now_) {
+    if (publish->line.empty()) continue;
+    uint64_t& number = last_in_line_[publish->line];
+    number = std::max(number, publish->number);
+    ++seen["stored in line"];
+  }
+}
+
 // ---- idempotent producers
 
 void FeatureModel::CheckSequence(const LedgerMessage& message, PlannedPublish& publish,

@@ -80,7 +80,8 @@ constexpr uint64_t kOpsThatMeetEverything = 500'000;
 // What happens in a run of that length, if the features are all there and all tried.
 constexpr const char* kMustBeSeen[] = {
     "bindings", "calls not written", "calls written",
-    "definitions applied", "definitions pruned", "definitions refused", "definitions tried",
+    "ages told exactly", "consumers listed", "definitions applied", "definitions exported",
+    "definitions pruned", "definitions refused", "definitions tried",
     "died: attempts", "died: expired", "died: overflow", "died: rejected", "dropped away",
     "duplicates", "edited", "exchanges deleted", "exchanges in use", "exhausted away",
     "exhausted away beside a dead-letter queue",
@@ -90,7 +91,7 @@ constexpr const char* kMustBeSeen[] = {
     "queues gone with their stream", "received with auto_ack", "refused: EXCHANGE_NOT_FOUND",
     "refused: NO_ROUTE", "refused: PRODUCER_FENCED", "refused: QUEUE_FULL",
     "refused: SEQUENCE_REFUSED", "repeated sequences", "rescheduled", "routed",
-    "stored by producers", "streams ended idle", "temporary queues", "transactions",
+    "publishes abandoned", "stored by producers", "stored in line", "streams ended idle", "temporary queues", "transactions",
     "transactions refused"};
 
 struct FeatureTotals {
