@@ -309,7 +309,12 @@ class FeatureModel {
   bool in_turn_ = false;
   bool exact_ = true;  // the log shows all that was decided before this turn's commands
   bool known_ = true;  // at the turn's begin every lease had been seen
-  std::map<Hash128, std::pair<MessagePosition, int64_t>> first_ids_;
+  struct FirstOfId {
+    MessagePosition at;
+    uint64_t body = 0;
+    int64_t expire_ms = 0;
+  };
+  std::map<Hash128, FirstOfId> first_ids_;
 };
 
 }  // namespace sluice::broker

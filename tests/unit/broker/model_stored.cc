@@ -213,12 +213,10 @@ void FeatureModel::CheckDedup(const LedgerMessage& message, const PlannedMessage
   Hash128 at = *planned.dedup;
   at[0] ^= static_cast<uint8_t>(message.at.qid);
   const auto first = first_ids_.find(at);
-  if (first != first_ids_.end() && first->second.second > time_ms) {
-    const LedgerMessage* other = ledger.At(first->second.first);
+  if (first != first_ids_.end() && first->second.expire_ms > time_ms) {
     // After a crash another message may have its place.
-    const auto its_plan = other ? planned_.find(other->body) : planned_.end();
-    if (its_plan != planned_.end() && other != &message &&
-        its_plan->second.first->messages[its_plan->second.second].dedup == planned.dedup) {
+    const LedgerMessage* other = ledger.At(first->second.at);
+    if (other && other != &message && other->body == first->second.body) {
       Fail(message, "a second message of its deduplication id");
     }
   }
@@ -226,7 +224,7 @@ void FeatureModel::CheckDedup(const LedgerMessage& message, const PlannedMessage
   if (!row || row->id != message.id || row->expire_ms != time_ms + config.dedup_window_ms) {
     Fail(message, "its deduplication id is not remembered");
   }
-  first_ids_[at] = {message.at, time_ms + config.dedup_window_ms};
+  first_ids_[at] = {message.at, message.body, time_ms + config.dedup_window_ms};
 }
 
 void FeatureModel::CheckRoom(const LedgerBatch& batch) {
