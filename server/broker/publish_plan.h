@@ -64,7 +64,7 @@ struct PublishPlan {
 
 // A publish that waits: for rows of the store, or for room in a queue.
 struct ParkedPublish {
-  uint64_t id = 0;
+  uint64_t id = 0;  // in order of arrival
   std::string line;  // those with the same line keep their order
   std::variant<PublishCommand, TransactCommand> command;
   int64_t bytes = 0;
@@ -75,15 +75,15 @@ struct ParkedPublish {
   int64_t known_duplicates = 0;  // leading messages that the producer had sent before
   int64_t give_up_ns = 0;  // monotonic, of its wait for room; 0: does not wait for that
   bool waits_for_room = false;
+  // Queues in which it found no room: it stands there (Queue::waiting_for_room) by the time it came,
+  // until it is stored or refused.
+  absl::InlinedVector<QueueId, 2> awaits;
 };
 
 // Publishes that keep their order among each other: only the first is tried.
 struct ParkedLine {
-  std::deque<uint64_t> ids;
-  // The queue in which the first finds no room, and the line's turn there (Queue::waiting_lines).
-  // 0: it does not wait for that.
-  QueueId full = 0;
-  uint64_t turn = 0;
+  absl::btree_set<uint64_t> ids;
+  size_t impatient = 0;  // of them, those that are not to wait for room
 };
 
 }  // namespace sluice::broker

@@ -111,9 +111,10 @@ struct Queue {
   bool moving_dying = false;
   bool dead_letters_wait = false;         // the dead-letter queue has no room
   std::vector<QueueId> waiting_sources;   // queues whose dead letters wait for room here
-  // Lines of parked publishes that do, by turn: the first that finds none again keeps its turn, and
-  // those behind it are not tried.
-  absl::btree_map<uint64_t, std::string> waiting_lines;
+  // Parked publishes that do, by arrival; those behind the first are not tried before it. One that
+  // waits for several queues keeps its place in each that it found full, also while another is: it
+  // might never find room in all of them at once otherwise.
+  absl::btree_set<uint64_t> waiting_for_room;
   bool room_made = false;
   bool dropping = false;  // what is to be dropped is being read
 

@@ -105,7 +105,7 @@ class Shard {
   // RunTurn has something to do at once.
   bool HasWork() const {
     return !dispatch_.empty() || !dying_queues_.empty() || !room_made_.empty() ||
-           !orphaned_lines_.empty();
+           !orphaned_lines_.empty() || routes_gone_;
   }
 
  private:
@@ -212,14 +212,16 @@ class Shard {
   void PublishOrPark(ParkedPublish attempt, Now now);
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
-  void AwaitRoomFor(const ParkedPublish& attempt, Queue& full);
-  void StopAwaitingRoom(ParkedLine& line);
+  void AwaitRoom(ParkedPublish& attempt, const PublishPlan& plan);
+  void LeaveRoomLine(const ParkedPublish& attempt, QueueId qid);
+  void StopAwaitingRoom(ParkedPublish& attempt);
   bool MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const;
-  void RefuseLate(const std::string& name, Now now);
+  bool FirstWaitsForRoom(const ParkedLine& line) const;
+  void RefuseImpatient(const std::string& name);
   void LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys);
   void RetryLine(const std::string& name, Now now);
   void Do(AbandonPublishesCommand& command, Now now);
-  void RetryWaitingLines(Queue& queue, Now now);
+  void RetryThoseWaiting(Queue& queue, Now now);
   void Unpark(ParkedPublish& attempt);
   void GiveUpParked(uint64_t id, Now now);
   void RefuseParked(const absl::Status& status);
@@ -320,6 +322,8 @@ class Shard {
                const EditMessagesCommand& command, Now now);
   bool Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage message, int64_t due_ms,
                   Now now);
+  void HoldUntil(Queue& queue, LaneState& lane, const storage::StoredMessage& message,
+                 int64_t due_ms);
   bool MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage message,
                    const std::string& to_name, Now now);
 
@@ -565,7 +569,6 @@ class Shard {
   std::map<uint64_t, std::unique_ptr<ParkedPublish>> parked_;
   absl::btree_set<std::pair<uint64_t, uint64_t>> parked_of_callers_;  // caller, id
   absl::flat_hash_map<std::string, ParkedLine> parked_lines_;
-  uint64_t next_turn_ = 1;  // of a line in a full queue
   int64_t parked_bytes_ = 0;
   uint64_t next_parked_id_ = 1;
   RecentIds recent_ids_;
@@ -581,6 +584,7 @@ class Shard {
   std::vector<QueueId> room_made_;
   const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
   std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
+  bool routes_gone_ = false;  // what waits for room may go elsewhere now, or nowhere
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet
   std::vector<QueueId> waiting_for_open_messages_;

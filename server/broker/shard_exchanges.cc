@@ -26,6 +26,7 @@ absl::StatusOr<bool> Shard::AddExchange(const ExchangeChange& wanted) {
 absl::Status Shard::RemoveExchange(const std::string& name, bool if_unused) {
   const auto removed = router_.DeleteExchange(name, if_unused);
   if (!removed.ok()) return removed.status();
+  routes_gone_ = true;
   batch_.Delete(Family::kMeta, storage::ExchangeKey(options_.shard, removed->exchange));
   for (const uint64_t number : removed->bindings) {
     batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, number));
@@ -53,12 +54,14 @@ absl::Status Shard::AddBinding(const Binding& binding, bool* created) {
 absl::Status Shard::RemoveBinding(const Binding& binding) {
   const auto number = router_.DeleteBinding(binding);
   if (!number.ok()) return number.status();
+  routes_gone_ = true;
   batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, *number));
   return absl::OkStatus();
 }
 
 void Shard::RemoveBindingsOf(const Queue& queue) {
   for (const uint64_t number : router_.RemoveBindingsTo(queue.row.config.name)) {
+    routes_gone_ = true;
     batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, number));
   }
 }

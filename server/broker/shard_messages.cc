@@ -304,7 +304,8 @@ bool Shard::EditOne(Queue& queue, LaneState& lane, storage::StoredMessage messag
   return false;
 }
 
-// What has been granted before keeps its place and its attempts; the rest moves.
+// What has been granted before keeps its place and its attempts, and what may have been before a crash
+// keeps its place as well: a receipt is good for no other. The rest moves.
 bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage message,
                        int64_t due_ms, Now now) {
   const Seq seq = message.seq;
@@ -314,6 +315,12 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
     if (waiting.state == OpenState::kDying) return false;
     ReturnMessage(queue, lane, seq, waiting, /*failed=*/false,
                   std::max<int64_t>(0, due_ms - now.engine_ms), now);
+    return true;
+  }
+  const uint64_t group_hash = message.info.group_hash;
+  const bool may_have_been_out = lane.position.lane != kDelayedLane && seq < lane.crash_bound;
+  if (may_have_been_out && !GroupIsOpen(queue, group_hash)) {
+    if (due_ms > now.engine_ms) HoldUntil(queue, lane, message, due_ms);
     return true;
   }
   MessageInfo info = message.info;
@@ -328,15 +335,34 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   info.priority = later ? priority : kPriorityDefault;
   if (!info.origin) info.origin = std::make_shared<const Origin>(Origin{lane.At(seq), {}});
   const uint32_t bytes = message.payload.size();
-  const uint64_t group_hash = message.info.group_hash;
   AddMessage(queue, LaneOf(queue, later ? kDelayedLane : LaneOfPriority(priority)),
              std::move(message.payload), std::move(info));
+  if (may_have_been_out) RememberRemoved(queue, now_in, seq, now.mono_ns);
   Leave(queue, lane, seq, bytes, group_hash);
   return true;
 }
 
+// It waits as a retry does, though it may never have been out.
+void Shard::HoldUntil(Queue& queue, LaneState& lane, const storage::StoredMessage& message,
+                      int64_t due_ms) {
+  const Seq seq = message.seq;
+  uint64_t bytes = 0;
+  if (queue.groups && queue.groups->Remove(lane.position.lane, seq, &bytes)) window_bytes_ -= bytes;
+  if (message.info.group_hash != 0 && !queue.groups) queue.groups = std::make_unique<GroupTable>();
+  OpenMessage& open = OpenFresh(queue, lane, message);
+  lane.holes_bound = std::max(lane.holes_bound, seq + 1);
+  open.state = OpenState::kWaiting;
+  open.not_before_ms = due_ms;
+  ++lane.waiting;
+  const MessagePosition at = lane.At(seq);
+  engine_timers_.Add({due_ms, TimerKind::kRetry, at.lane, at.qid, at.seq});
+  if (MayRest(lane, open)) PrepareRest(queue, lane, seq, open);
+  lane.WriteHistory(seq, open, 0, batch_);
+}
+
 // Without a name: to the queue in which it died last. False: it stays. What has died starts anew, but
-// not before it is due; what has not only changes its place, and keeps its times.
+// not before it is due; what has not only changes its place, and keeps its times. Of a group nothing
+// overtakes what is out or waits for its retry, nor does that leave the others behind.
 bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage message,
                         const std::string& to_name, Now now) {
   const Seq seq = message.seq;
@@ -347,6 +373,14 @@ bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage me
   Queue* to = FindQueue(name);
   if (!to || to == &queue) return false;
   if (!died && IsExpired(message.info.expire_ms, now)) return false;
+  const auto open = lane.open.find(seq);
+  const bool waits = open != lane.open.end() && open->second.state == OpenState::kWaiting;
+  if (message.info.group_hash != 0) {
+    const auto first = queue.groups ? queue.groups->OpenOf(message.info.group_hash) : std::nullopt;
+    const bool is_other = first && *first != std::pair(lane.position.lane, seq) &&
+                          !queue.lanes[first->first]->settled.Contains(first->second);
+    if (waits || is_other) return false;
+  }
   const PublishPlan::Demand demand{1, static_cast<int64_t>(message.payload.size())};
   if (!HasRoom(*to, demand)) return false;
   MessageInfo info;
@@ -356,15 +390,15 @@ bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage me
   const uint32_t bytes = message.payload.size();
   const Lane now_in = lane.position.lane;
   // Never before a time that somebody has set.
-  const auto open = lane.open.find(seq);
-  const bool waits = open != lane.open.end() && open->second.state == OpenState::kWaiting;
   int64_t due_ms = now_in == kDelayedLane ? message.info.due_ms : 0;
-  if (waits && !died) due_ms = open->second.not_before_ms;
+  if (waits) due_ms = open->second.not_before_ms;
   const int priority =
       now_in == kDelayedLane ? message.info.priority : PriorityOfLane(now_in);
   if (!died) {
     info.expire_ms = message.info.expire_ms;
     info.due_ms = message.info.due_ms;
+    // It goes when it expires, as it would have here, not only when it is due.
+    if (info.expire_ms != 0) due_ms = std::min(due_ms, info.expire_ms);
   }
   const bool later = due_ms > now.engine_ms;
   if (later) {

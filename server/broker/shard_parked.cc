@@ -23,6 +23,11 @@ absl::Status MemoryFull() {
       kFullRetryMs);
 }
 
+absl::Status BehindOthers() {
+  return WithRetryAfter(
+      MakeError(ErrorReason::kQueueFull, "earlier publishes are waiting for room"), kFullRetryMs);
+}
+
 absl::Status WaitedTooLong() {
   return WithRetryAfter(
       MakeError(ErrorReason::kQueueFull,
@@ -33,24 +38,32 @@ absl::Status WaitedTooLong() {
 }  // namespace
 
 void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
-  const bool behind_others = parked_lines_.contains(attempt.line);
+  const auto before = parked_lines_.find(attempt.line);
+  const bool behind_others = before != parked_lines_.end();
+  const auto* publish = std::get_if<PublishCommand>(&attempt.command);
+  const int64_t wait_ms = publish ? publish->publish.wait_when_full_ms : 0;
+  if (behind_others && wait_ms == 0 && FirstWaitsForRoom(before->second)) {
+    return RefusePublish(attempt, BehindOthers());
+  }
   if (!behind_others && TryPublish(attempt, now)) return;
   if (parked_.size() >= kParkedPublishesMax || parked_bytes_ + attempt.bytes > kParkedBytesMax) {
     return RefusePublish(attempt, MemoryFull());
   }
   attempt.id = next_parked_id_++;
   parked_bytes_ += attempt.bytes;
-  parked_lines_[attempt.line].ids.push_back(attempt.id);
-  const std::string name = attempt.line;
-  const auto* publish = std::get_if<PublishCommand>(&attempt.command);
+  ParkedLine& line = parked_lines_[attempt.line];
+  line.ids.insert(attempt.id);
   if (publish && publish->caller != 0) parked_of_callers_.insert({publish->caller, attempt.id});
-  if (publish && publish->publish.wait_when_full_ms > 0) {
-    attempt.give_up_ns = now.mono_ns + publish->publish.wait_when_full_ms * kNsPerMs;
+  if (wait_ms > 0) {
+    attempt.give_up_ns = now.mono_ns + wait_ms * kNsPerMs;
     mono_timers_.Add({attempt.give_up_ns, TimerKind::kPublishWait, 0, 0, attempt.id});
+  } else {
+    ++line.impatient;
   }
+  const std::string name = attempt.line;
   parked_[attempt.id] = std::make_unique<ParkedPublish>(std::move(attempt));
   // Now that it has a place, what it waits for can be asked for.
-  behind_others ? RefuseLate(name, now) : RetryLine(name, now);
+  if (!behind_others) RetryLine(name, now);
 }
 
 void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
@@ -93,12 +106,12 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
     making_room_for_ = nullptr;
   }
   if (reading) {
-    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
+    if (attempt.id != 0) AwaitRoom(attempt, plan);
     return false;
   }
   if (!status.ok() && plan.full && publish && MayWaitForRoom(attempt, status, now)) {
     attempt.waits_for_room = true;
-    if (attempt.id != 0) AwaitRoomFor(attempt, *plan.full);
+    if (attempt.id != 0) AwaitRoom(attempt, plan);
     return false;
   }
   if (!status.ok()) return RefusePublish(attempt, status), true;
@@ -121,20 +134,29 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   return true;
 }
 
-// A line that looks again keeps its turn.
-void Shard::AwaitRoomFor(const ParkedPublish& attempt, Queue& full) {
-  ParkedLine& line = parked_lines_.at(attempt.line);
-  if (line.full == full.qid) return;
-  StopAwaitingRoom(line);
-  line.full = full.qid;
-  line.turn = next_turn_++;
-  full.waiting_lines[line.turn] = attempt.line;
+// Where it found no room before it goes on waiting as well, if it still goes there.
+void Shard::AwaitRoom(ParkedPublish& attempt, const PublishPlan& plan) {
+  const auto gone = [&](QueueId qid) { return !plan.demand.contains(qid); };
+  const auto kept = std::stable_partition(attempt.awaits.begin(), attempt.awaits.end(),
+                                          [&](QueueId qid) { return !gone(qid); });
+  for (auto qid = kept; qid != attempt.awaits.end(); ++qid) LeaveRoomLine(attempt, *qid);
+  attempt.awaits.erase(kept, attempt.awaits.end());
+  if (plan.full->waiting_for_room.insert(attempt.id).second) {
+    attempt.awaits.push_back(plan.full->qid);
+  }
 }
 
-void Shard::StopAwaitingRoom(ParkedLine& line) {
-  if (line.full == 0) return;
-  FindQueue(line.full)->waiting_lines.erase(line.turn);
-  line.full = 0;
+// Those behind it may find room.
+void Shard::LeaveRoomLine(const ParkedPublish& attempt, QueueId qid) {
+  Queue* queue = FindQueue(qid);
+  const bool was_first = *queue->waiting_for_room.begin() == attempt.id;
+  queue->waiting_for_room.erase(attempt.id);
+  if (was_first) RoomMade(*queue);
+}
+
+void Shard::StopAwaitingRoom(ParkedPublish& attempt) {
+  for (const QueueId qid : attempt.awaits) LeaveRoomLine(attempt, qid);
+  attempt.awaits.clear();
 }
 
 bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& full, Now now) const {
@@ -144,29 +166,32 @@ bool Shard::MayWaitForRoom(const ParkedPublish& attempt, const absl::Status& ful
          (attempt.id == 0 || attempt.give_up_ns > now.mono_ns);
 }
 
-// Those behind one that waits for room wait as well, if they asked for it and until their own time
-// is over.
-void Shard::RefuseLate(const std::string& name, Now now) {
+bool Shard::FirstWaitsForRoom(const ParkedLine& line) const {
+  return parked_.at(*line.ids.begin())->waits_for_room;
+}
+
+// Those behind one that waits for room wait as well, but only if they asked for it.
+void Shard::RefuseImpatient(const std::string& name) {
   const auto line = parked_lines_.find(name);
-  if (line == parked_lines_.end() || !parked_.at(line->second.ids.front())->waits_for_room) return;
-  std::vector<uint64_t> late;
-  for (const uint64_t id : line->second.ids) {
-    const ParkedPublish& attempt = *parked_.at(id);
-    if (!attempt.waits_for_room && attempt.give_up_ns <= now.mono_ns) late.push_back(id);
+  if (line == parked_lines_.end() || line->second.impatient == 0 ||
+      !FirstWaitsForRoom(line->second)) {
+    return;
   }
-  for (const uint64_t id : late) {
+  std::vector<uint64_t> impatient;
+  for (const uint64_t id : line->second.ids) {
+    if (parked_.at(id)->give_up_ns == 0) impatient.push_back(id);
+  }
+  for (const uint64_t id : impatient) {
     ParkedPublish& attempt = *parked_.at(id);
-    RefusePublish(attempt, WithRetryAfter(MakeError(ErrorReason::kQueueFull,
-                                                    "earlier publishes are waiting for room"),
-                                          kFullRetryMs));
+    RefusePublish(attempt, BehindOthers());
     Unpark(attempt);
   }
 }
 
 // Asks the store for deduplication ids.
 void Shard::LookUp(ParkedPublish& attempt, const std::vector<RecentIds::Key>& keys) {
-  // Its turn is not waited for meanwhile.
-  StopAwaitingRoom(parked_lines_.at(attempt.line));
+  // It is not waited for meanwhile.
+  StopAwaitingRoom(attempt);
   attempt.reading = true;
   if (attempt.looked_up_from == 0) attempt.looked_up_from = durable_lsn_;
   lookups_from_.insert({attempt.looked_up_from, attempt.id});
@@ -196,9 +221,8 @@ void Shard::RetryLine(const std::string& name, Now now) {
   while (true) {
     const auto line = parked_lines_.find(name);
     if (line == parked_lines_.end()) return;
-    const uint64_t id = line->second.ids.front();
-    ParkedPublish& attempt = *parked_.at(id);
-    if (!TryPublish(attempt, now)) return RefuseLate(name, now);
+    ParkedPublish& attempt = *parked_.at(*line->second.ids.begin());
+    if (!TryPublish(attempt, now)) return RefuseImpatient(name);
     Unpark(attempt);
   }
 }
@@ -214,11 +238,11 @@ void Shard::Unpark(ParkedPublish& attempt) {
     parked_of_callers_.erase({publish->caller, attempt.id});
   }
   parked_bytes_ -= attempt.bytes;
+  StopAwaitingRoom(attempt);
   const auto line = parked_lines_.find(attempt.line);
-  auto& ids = line->second.ids;
-  if (ids.front() == attempt.id) StopAwaitingRoom(line->second);
-  ids.erase(std::find(ids.begin(), ids.end(), attempt.id));
-  if (ids.empty()) parked_lines_.erase(line);
+  line->second.ids.erase(attempt.id);
+  if (attempt.give_up_ns == 0) --line->second.impatient;
+  if (line->second.ids.empty()) parked_lines_.erase(line);
   parked_.erase(attempt.id);
 }
 
@@ -236,14 +260,9 @@ void Shard::EndParked(const std::vector<uint64_t>& ids, const absl::Status& stat
     const auto it = parked_.find(id);
     if (it == parked_.end()) continue;  // stored or refused when one before it made way
     const std::string line = it->second->line;
-    const bool was_first = parked_lines_.at(line).ids.front() == id;
-    Queue* full = FindQueue(parked_lines_.at(line).full);
     RefusePublish(*it->second, status);
     Unpark(*it->second);
-    if (!was_first) continue;
     RetryLine(line, now);
-    // There may be room enough for those behind it.
-    if (full) RoomMade(*full);
   }
 }
 
@@ -251,16 +270,12 @@ void Shard::EndParked(const std::vector<uint64_t>& ids, const absl::Status& stat
 void Shard::GiveUpParked(uint64_t id, Now now) {
   const auto it = parked_.find(id);
   if (it == parked_.end()) return;
+  ParkedLine& line = parked_lines_.at(it->second->line);
   it->second->give_up_ns = 0;
-  const std::string line = it->second->line;
-  if (parked_lines_.at(line).ids.front() != id) {
-    RefusePublish(*it->second, WaitedTooLong());
-    return Unpark(*it->second);
-  }
-  Queue* full = FindQueue(parked_lines_.at(line).full);
-  RetryLine(line, now);
-  // There may be room enough for those behind it.
-  if (full) RoomMade(*full);
+  ++line.impatient;
+  if (*line.ids.begin() == id) return RetryLine(std::string(it->second->line), now);
+  RefusePublish(*it->second, WaitedTooLong());
+  Unpark(*it->second);
 }
 
 void Shard::RefuseParked(const absl::Status& status) {
@@ -272,12 +287,12 @@ void Shard::RefuseParked(const absl::Status& status) {
 }
 
 // Room was made, or a read has ended: those who wait for the queue look again. The first that still
-// finds no room ends that, as thousands may be behind it; who has got some goes behind the others.
-void Shard::RetryWaitingLines(Queue& queue, Now now) {
-  while (!queue.waiting_lines.empty()) {
-    const auto [turn, line] = *queue.waiting_lines.begin();
-    RetryLine(line, now);
-    if (!queue.waiting_lines.empty() && queue.waiting_lines.begin()->first == turn) return;
+// finds no room ends that, as thousands may be behind it.
+void Shard::RetryThoseWaiting(Queue& queue, Now now) {
+  while (!queue.waiting_for_room.empty()) {
+    const uint64_t first = *queue.waiting_for_room.begin();
+    RetryLine(std::string(parked_.at(first)->line), now);
+    if (!queue.waiting_for_room.empty() && *queue.waiting_for_room.begin() == first) return;
   }
 }
 

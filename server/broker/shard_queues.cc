@@ -407,9 +407,10 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
     batch_.DeleteMetaRange(range.begin, range.end);
   }
   // Those who waited for room in it find that it is gone.
-  for (const auto& [turn, line] : queue.waiting_lines) {
-    parked_lines_.at(line).full = 0;
-    orphaned_lines_.push_back(line);
+  for (const uint64_t id : queue.waiting_for_room) {
+    ParkedPublish& attempt = *parked_.at(id);
+    attempt.awaits.erase(std::find(attempt.awaits.begin(), attempt.awaits.end(), queue.qid));
+    orphaned_lines_.push_back(attempt.line);
   }
   queues_.Remove(queue);
 }

@@ -233,25 +233,32 @@ absl::Status Shard::MakeRoom(const ParkedPublish& attempt, PublishPlan* plan, bo
 // Who waits for room is not overtaken by who comes later and needs less, or does not wait.
 bool Shard::OthersComeFirst(const ParkedPublish& attempt, const Queue& queue,
                             const PublishPlan::Demand& demand) {
-  return !queue.waiting_lines.empty() && queue.waiting_lines.begin()->second != attempt.line &&
+  const bool is_new = attempt.id == 0;
+  return !queue.waiting_for_room.empty() &&
+         (is_new || *queue.waiting_for_room.begin() < attempt.id) &&
          queue.row.config.overflow == Overflow::kReject &&
          (demand.messages > 0 || demand.bytes > 0);
 }
 
 // Those who wait for room look again before the turn ends.
 void Shard::RoomMade(Queue& queue) {
-  if (queue.room_made || (queue.waiting_lines.empty() && queue.waiting_sources.empty())) return;
+  if (queue.room_made || (queue.waiting_for_room.empty() && queue.waiting_sources.empty())) return;
   queue.room_made = true;
   room_made_.push_back(queue.qid);
 }
 
 void Shard::RunRoomMade(Now now) {
+  if (std::exchange(routes_gone_, false)) {
+    for (const auto& [name, line] : parked_lines_) {
+      if (FirstWaitsForRoom(line)) orphaned_lines_.push_back(name);
+    }
+  }
   for (const std::string& line : std::exchange(orphaned_lines_, {})) RetryLine(line, now);
   for (const QueueId qid : std::exchange(room_made_, {})) {
     Queue* queue = FindQueue(qid);
     if (!queue) continue;
     queue->room_made = false;
-    RetryWaitingLines(*queue, now);
+    RetryThoseWaiting(*queue, now);
     for (const QueueId source : std::exchange(queue->waiting_sources, {})) {
       Queue* waiting = FindQueue(source);
       if (!waiting) continue;

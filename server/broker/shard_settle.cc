@@ -47,9 +47,12 @@ absl::StatusOr<Shard::Honoured> Shard::FindHonoured(Queue& queue, const Receipt&
   }
   const auto it = lane.open.find(at.seq);
   if (it != lane.open.end()) {
-    if (it->second.boot != receipt.boot || it->second.delivery_count != receipt.delivery_count) {
-      return LeaseExpired();
-    }
+    // One that waits without ever having been out in this boot may have been in an earlier one.
+    const bool never_out = it->second.delivery_count == 0;
+    const bool good = never_out ? receipt.boot < boot_row_.boot && receipt.delivery_count == 1
+                                : it->second.boot == receipt.boot &&
+                                      it->second.delivery_count == receipt.delivery_count;
+    if (!good) return LeaseExpired();
     return Honoured{&lane, &it->second, false};
   }
   // Whoever wants more of a retry that rests has it read first.
@@ -66,14 +69,14 @@ bool Shard::GroupIsOpen(const Queue& queue, uint64_t group_hash) const {
   return queue.groups && queue.groups->OpenOf(group_hash).has_value();
 }
 
-// Only what counts as a failure needs them: what leaves is not looked at, and to release it is nothing,
-// as the end of the boot that granted it has made it ready again.
+// A nack that counts needs to know all of it, and what leaves its size: the sum of its lane would be
+// wrong for as long as the queue is in use. To release it is nothing, as the end of the boot that
+// granted it has made it ready again.
 Shard::Unread Shard::FindOutlines(Queue& queue, std::vector<SettleItem>& items, Now now) {
   Unread unread;
   for (SettleItem& item : items) {
     const MessagePosition& at = item.receipt.position;
-    const bool counts = item.action == SettleAction::kRetry || item.action == SettleAction::kDelay;
-    if (!counts || item.outline || (!unread.seqs.empty() && at.lane != unread.lane)) continue;
+    if (item.action == SettleAction::kRelease || item.outline || (!unread.seqs.empty() && at.lane != unread.lane)) continue;
     const auto found = FindHonoured(queue, item.receipt, now.mono_ns);
     if (!found.ok() || found->settled || found->message) continue;
     const storage::StoredMessage* known = found->lane->Find(at.seq);
@@ -111,8 +114,7 @@ OpenMessage& Shard::OpenFromEarlierBoot(Queue& queue, LaneState& lane, const Set
   message.boot = receipt.boot;
   message.delivery_count = receipt.delivery_count;
   message.maybe_redelivered = true;
-  // On disk only, its size is not known: the mean is close enough, and the sum is set right
-  // whenever the lane is empty.
+  // What is settled has been looked up; the mean is for what cannot be here.
   message.size_bytes =
       static_cast<uint32_t>(lane.unsettled_bytes / std::max<uint64_t>(1, lane.Unsettled()));
   const auto know = [&](const MessageInfo& info, uint32_t size_bytes) {

@@ -21,18 +21,20 @@ void Shard::Do(TransactCommand& command, Now now) {
     return ReadResting(std::move(resting), /*only_due=*/false,
                        [this, command = std::move(command)](Now now) mutable { Do(command, now); });
   }
-  for (TransactCommand::Settle& settle : command.nacks) {
-    Queue* queue = FindQueue(settle.queue);
-    if (!queue) continue;
-    Unread unread = FindOutlines(*queue, settle.items, now);
-    if (unread.seqs.empty()) continue;
-    // The command is moved, its items stay where they are.
-    return ReadBodies(*queue, unread.lane, std::move(unread.seqs), kPageBytesMax,
-                      [this, lane = unread.lane, items = &settle.items,
-                       command = std::move(command)](Queue*, Bodies bodies, Now now) mutable {
-                        NoteOutlines(lane, bodies.messages, items);
-                        Do(command, now);
-                      });
+  for (auto* settles : {&command.acks, &command.nacks}) {
+    for (TransactCommand::Settle& settle : *settles) {
+      Queue* queue = FindQueue(settle.queue);
+      if (!queue) continue;
+      Unread unread = FindOutlines(*queue, settle.items, now);
+      if (unread.seqs.empty()) continue;
+      // The command is moved, its items stay where they are.
+      return ReadBodies(*queue, unread.lane, std::move(unread.seqs), kPageBytesMax,
+                        [this, lane = unread.lane, items = &settle.items,
+                         command = std::move(command)](Queue*, Bodies bodies, Now now) mutable {
+                          NoteOutlines(lane, bodies.messages, items);
+                          Do(command, now);
+                        });
+    }
   }
   ParkedPublish attempt;
   // Waits for nobody but for what it has to look up itself.
@@ -90,8 +92,8 @@ void Shard::PlanSettle(const Queue& queue, const SettleItem& item, const Honoure
   ++settling.leaving;
   if (honoured.message) {
     settling.leaving_bytes += honoured.message->size_bytes;
-  } else if (const storage::StoredMessage* known = lane.Find(seq)) {
-    settling.leaving_bytes += known->payload.size();
+  } else if (item.outline) {
+    settling.leaving_bytes += item.outline->size_bytes;
   }
 }
 

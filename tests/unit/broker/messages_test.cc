@@ -257,6 +257,97 @@ TEST_F(Messages, AMoveNeverMakesAMessageEarly) {
   EXPECT_EQ(shard_.Drain("other"), (Bodies{"released", "died"}));
 }
 
+TEST_F(Messages, AGroupIsNotMovedPastItsRetry) {
+  shard_.Send("q", {{"a", 4, "g"}, {"b", 4, "g"}, {"c", 4, "g"}, {"d"}});
+  const auto got = shard_.Receive("q", 1);
+  ASSERT_TRUE(shard_.Settle("q", got.at(0).receipt, SettleAction::kRetry).ok());
+  auto command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 1) << "what is of no group";
+  shard_.Pass(2000);
+  const auto again = shard_.Receive("q", 1);
+  ASSERT_EQ(BodiesOf(again), Bodies{"a"});
+  command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 0) << "one of it is out";
+  ASSERT_TRUE(shard_.Settle("q", again.at(0).receipt, SettleAction::kRelease).ok());
+  command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 3) << "all of it, in one step";
+  EXPECT_EQ(shard_.ListBodies("other"), (Bodies{"d", "a", "b", "c"}));
+}
+
+TEST_F(Messages, ADeadLetterThatWasRescheduledIsNotRedrivenEarly) {
+  constexpr int64_t kHour = 3'600'000;
+  QueueConfigChange config;
+  config.name = "origin";
+  config.dead_letter_queue = "q";
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  shard_.Send("origin", {{"looked at"}, {"untouched"}});
+  for (const auto& delivery : shard_.Receive("origin", 2)) {
+    ASSERT_TRUE(shard_.Settle("origin", delivery.receipt, SettleAction::kDeadLetter).ok());
+  }
+  const auto looked_at = shard_.Receive("q", 1);
+  ASSERT_TRUE(shard_.Settle("q", looked_at.at(0).receipt, SettleAction::kRelease).ok());
+  auto command = All(Action::kReschedule);
+  command.delay_ms = kHour;
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 2);
+  EXPECT_EQ(*shard_.Edit(All(Action::kMove)), 2);
+  EXPECT_TRUE(shard_.Receive("origin", 2).empty());
+  shard_.Pass(kHour);
+  EXPECT_EQ(shard_.Receive("origin", 2).size(), 2u);
+}
+
+TEST_F(Messages, AMovedRetryExpiresInTime) {
+  TestMessage message{"m"};
+  message.ttl_ms = 5000;
+  shard_.Send("q", {message});
+  const auto got = shard_.Receive("q");
+  ASSERT_TRUE(shard_.Settle("q", got.at(0).receipt, SettleAction::kDelay, 3'600'000).ok());
+  auto command = All(Action::kMove);
+  command.to_queue = "other";
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 1);
+  shard_.Pass(4000);
+  EXPECT_EQ(shard_.ListBodies("other"), Bodies{"m"});
+  shard_.Pass(2000);
+  EXPECT_TRUE(shard_.ListBodies("other").empty());
+}
+
+// A crash made it ready again, and its receipt stays good.
+TEST_F(Messages, WhatMayHaveBeenOutBeforeACrashKeepsItsPlaceAndItsReceipt) {
+  for (const bool crash_again : {false, true}) {
+    shard_.Send("q", {{"m"}, {"group", 4, "g"}, {"never out"}});
+    const auto got = shard_.Receive("q", 2);
+    shard_.Crash();
+    auto command = All(Action::kReschedule);
+    command.delay_ms = 5000;
+    EXPECT_EQ(*shard_.Edit(std::move(command)), 3);
+    EXPECT_TRUE(shard_.Receive("q", 3).empty());
+    if (crash_again) shard_.Crash();
+    for (const auto& delivery : got) EXPECT_TRUE(shard_.Ack("q", delivery.receipt).ok());
+    shard_.Pass(6000);
+    const auto left = shard_.Receive("q", 3);
+    ASSERT_EQ(BodiesOf(left), Bodies{"never out"});
+    ASSERT_TRUE(shard_.Ack("q", left[0].receipt).ok());
+  }
+}
+
+TEST_F(Messages, WhatWasPutOffAfterACrashSaysThatItMayHaveBeenOut) {
+  shard_.Send("q", {{"m"}});
+  const auto got = shard_.Receive("q", 1);
+  shard_.Crash();
+  auto command = All(Action::kReschedule);
+  command.delay_ms = 5000;
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 1);
+  shard_.Crash();
+  shard_.Pass(6000);
+  const auto again = shard_.Receive("q", 1);
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_TRUE(again[0].maybe_redelivered);
+  EXPECT_EQ(ReasonOf(shard_.Ack("q", got[0].receipt)), ErrorReason::kLeaseExpired);
+  EXPECT_TRUE(shard_.Ack("q", again[0].receipt).ok());
+}
+
 TEST_F(Messages, AFullQueueTakesNoMoreMoves) {
   QueueConfigChange change;
   change.name = "other";

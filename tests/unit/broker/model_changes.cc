@@ -226,9 +226,9 @@ bool FeatureModel::IsMovedTo(const LedgerMessage& message, const LedgerMessage& 
 bool FeatureModel::HasTimesOfMoved(const LedgerMessage& message, const LedgerMessage& copy,
                                    int64_t time_ms) {
   const bool died = message.info.origin && !message.info.origin->deaths.empty();
-  const int64_t due_ms = message.at.lane == kDelayedLane ? message.info.due_ms
-                         : died                          ? 0
-                                                         : message.NotBeforeMs();
+  int64_t due_ms =
+      message.at.lane == kDelayedLane ? message.info.due_ms : message.NotBeforeMs();
+  if (!died && message.info.expire_ms != 0) due_ms = std::min(due_ms, message.info.expire_ms);
   const bool later = due_ms > time_ms;
   return copy.info.expire_ms == (died ? 0 : message.info.expire_ms) &&
          copy.info.due_ms == (later ? due_ms : died ? 0 : message.info.due_ms) &&
@@ -240,6 +240,20 @@ void FeatureModel::CheckMoved(const LedgerMessage& message, const LedgerMessage&
   ++seen["moved"];
   if (!IsMovedTo(message, copy)) Fail(message, "moved to another queue than asked for");
   if (!HasTimesOfMoved(message, copy, time_ms)) Fail(message, "moved with other times");
+  if (message.info.group_hash == 0) return;
+  if (message.NotBeforeMs() > time_ms) Fail(message, "moved while its group waits for its retry");
+  for (Lane lane = 0; lane < kImmediateLanes; ++lane) {
+    for (const auto& [seq, other] : message.queue->lanes[lane].unsettled) {
+      const bool is_out = other->leased ? other->until_ms > time_ms : other->NotBeforeMs() > time_ms;
+      const bool just_now = changed_now_.contains(other) ||
+                            std::any_of(granted_.begin(), granted_.end(),
+                                        [&](const Grant& grant) { return grant.message == other; });
+      if (other->info.group_hash == message.info.group_hash && is_out && !just_now &&
+          other->ShownNow(boot) && other->intents.empty()) {
+        return Fail(message, "moved past one of its group");
+      }
+    }
+  }
 }
 
 void FeatureModel::CheckDeadLetter(const Change& change, const LedgerMessage& copy,

@@ -236,10 +236,11 @@ Honour FeatureModel::Judge(const LedgerQueue& queue, const Receipt& receipt) {
     if (!state.removed) return last ? Honour::kOk : Honour::kEither;
     const bool remembered =
         message->removed_boot == boot && now_ms < message->removed_ms + kRemovedRememberedMs;
-    return remembered && message->last && message->ShownNow(boot) ? Honour::kExpired
-                                                                  : Honour::kEither;
+    return remembered && message->last ? Honour::kExpired : Honour::kEither;
   }
   if (message->leased && message->until_ms > now_ms) return last ? Honour::kOk : Honour::kExpired;
+  // It was put off, and nobody knows whether it had been out.
+  if (state.has_row && state.row.delivery_count == 0) return last ? Honour::kOk : Honour::kEither;
   if (state.has_row) {
     const bool named =
         state.row.boot == receipt.boot && state.row.delivery_count == receipt.delivery_count;

@@ -230,10 +230,6 @@ FeatureDriver::Judged FeatureDriver::AskSettle(const LedgerQueue& queue, const S
   const bool void_receipt =
       judged.honour == Honour::kInvalid || judged.honour == Honour::kExpired;
   if (void_receipt || !message || message->state.settled) return judged;
-  // Its size need not be in memory.
-  const bool opens = item.receipt.boot != model_.boot && !message->state.has_row &&
-                     !message->ShownNow(model_.boot);
-  if (opens) message->queue->bytes_near = true;
   // What is dying stays so, but for an ack.
   const bool certain = judged.honour == Honour::kOk && !message->Dying() &&
                        !(message->leased && message->until_ms <= model_.now_ms);
@@ -278,9 +274,8 @@ void FeatureDriver::Settle(const LedgerQueue& queue, std::vector<SettleItem> ite
     const LedgerMessage* message = model_.ledger.At(item.receipt.position);
     reads = reads || (message && message->state.has_row && message->state.row.has_due_row);
     // What only an earlier boot granted has no row.
-    const bool counts = item.action == SettleAction::kRetry || item.action == SettleAction::kDelay;
-    reads = reads || (message && counts && item.receipt.boot != model_.boot &&
-                      item.receipt.delivery_count == 1);
+    reads = reads || (message && item.action != SettleAction::kRelease &&
+                      item.receipt.boot != model_.boot && item.receipt.delivery_count == 1);
   }
   // Those are read first, and all of the command waits for it.
   for (Judged& one : judged) {

@@ -305,7 +305,13 @@ void ModelDriver::Settle(ModelQueue& queue, std::vector<SettleItem> items) {
       model_.SettleIn(*message, call->turn, call->lsn);
     }
   };
+  const bool of_earlier_boots =
+      std::any_of(command.items.begin(), command.items.end(), [this](const SettleItem& item) {
+        return item.receipt.boot != model_.boot;
+      });
   world_.shard->Apply(std::move(command), now());
+  // What only an earlier boot granted is looked up first: this model wants it done in the same turn.
+  while (of_earlier_boots && !world_.reads.empty() && !failed_) Serve(world_.reads.size());
 }
 
 void ModelDriver::DoSettle() {

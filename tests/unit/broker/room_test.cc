@@ -397,7 +397,7 @@ class RoomOfAnExchange : public Room {
   }
 };
 
-TEST_F(RoomOfAnExchange, CallersTakeTurns) {
+TEST_F(RoomOfAnExchange, WhoCameFirstIsServedFirst) {
   const Reply a1 = Wait(1, {{"a1"}});
   const Reply a2 = Wait(1, {{"a2"}});
   const Reply b1 = Wait(2, {{"b1"}});
@@ -405,9 +405,9 @@ TEST_F(RoomOfAnExchange, CallersTakeTurns) {
   for (int i = 0; i < 6; ++i) AckOne();
   for (const Reply* reply : {&a1, &a2, &b1, &c1}) EXPECT_TRUE(reply->answered());
   EXPECT_EQ((*a1)->front().id.seq, 3u);
-  EXPECT_EQ((*b1)->front().id.seq, 4u);
-  EXPECT_EQ((*c1)->front().id.seq, 5u);
-  EXPECT_EQ((*a2)->front().id.seq, 6u);
+  EXPECT_EQ((*a2)->front().id.seq, 4u);
+  EXPECT_EQ((*b1)->front().id.seq, 5u);
+  EXPECT_EQ((*c1)->front().id.seq, 6u);
 }
 
 TEST_F(RoomOfAnExchange, WhoNeedsMoreKeepsItsTurnUntilItsTimeIsOver) {
@@ -534,6 +534,145 @@ TEST_F(Room, WhatOnePartOfATransactionPushesOutCountsWhereAnotherPartGoes) {
   shard_.Run(std::move(command));
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"q2", "q3"}));
   EXPECT_EQ(shard_.ListBodies("dead").size(), 3u);
+}
+
+// Publishes that wait for several queues, or for one in several ways.
+class RoomOfSeveral : public Room {
+ protected:
+  using Reply = testing::Reply<absl::StatusOr<std::vector<PublishedMessage>>>;
+  void Make(const std::string& name) {
+    QueueConfigChange config = Limited(1);
+    config.name = name;
+    Create(config);
+    shard_.Send(name, {{"0"}});
+  }
+  void Route(const std::vector<std::string>& queues) {
+    ExchangeChange exchange;
+    exchange.name = "x";
+    exchange.type = ExchangeType::kFanout;
+    shard_.Run(CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+    for (const std::string& queue : queues) {
+      shard_.Run(CreateBindingCommand{To(queue), [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+    }
+  }
+  static Binding To(const std::string& queue) {
+    Binding binding;
+    binding.exchange = "x";
+    binding.queue = queue;
+    return binding;
+  }
+  // To a queue, or, if there is none, to the exchange. By another caller each time.
+  Reply Wait(const std::string& queue, const std::string& body, int64_t wait_ms = 300'000) {
+    PublishCommand command;
+    command.publish = Waiting({{body}}, wait_ms);
+    command.publish.queue = queue;
+    if (queue.empty()) command.publish.exchange = "x";
+    command.caller = next_caller_++;
+    Reply reply;
+    command.done = reply.Done();
+    shard_.Start(std::move(command));
+    shard_.RunUntilQuiet();
+    return reply;
+  }
+  void AckOne(const std::string& queue) {
+    const auto got = shard_.Receive(queue);
+    ASSERT_EQ(got.size(), 1u);
+    EXPECT_TRUE(shard_.Ack(queue, got[0].receipt).ok());
+  }
+  uint64_t next_caller_ = 1;
+};
+
+TEST_F(RoomOfSeveral, OneThatGoesToTwoFullQueuesIsServedThoughBothStayInDemand) {
+  Make("a");
+  Make("b");
+  Route({"a", "b"});
+  const Reply both = Wait("", "both");
+  std::vector<Reply> later;
+  for (int i = 0; i < 4 && !both.answered(); ++i) {
+    for (const char* queue : {"a", "b"}) {
+      later.push_back(Wait(queue, "later"));
+      AckOne(queue);
+    }
+  }
+  ASSERT_TRUE(both.answered());
+  EXPECT_TRUE((*both).ok());
+  EXPECT_FALSE(later.back().answered());
+}
+
+TEST_F(RoomOfSeveral, WhoWaitsForAnotherQueueHoldsUpNobody) {
+  Make("a");
+  Make("b");
+  Route({"a", "b"});
+  AckOne("a");
+  const Reply both = Wait("", "both");  // finds room in a
+  const auto direct = shard_.Publish(MakePublish("a", {{"direct"}}));
+  EXPECT_TRUE(direct.ok()) << direct.status();
+  EXPECT_FALSE(both.answered());
+}
+
+TEST_F(RoomOfSeveral, DirectAndRoutedOnesAreServedInOrderOfArrival) {
+  Make("q");
+  Route({"q"});
+  std::vector<std::string> bodies;
+  std::vector<Reply> replies;
+  for (int i = 0; i < 6; ++i) {
+    bodies.push_back((i % 3 == 1 ? "routed " : "direct ") + std::to_string(i));
+    replies.push_back(Wait(i % 3 == 1 ? "" : "q", bodies.back()));
+  }
+  for (const std::string& body : bodies) {
+    AckOne("q");
+    EXPECT_EQ(shard_.ListBodies("q"), Bodies{body});
+  }
+}
+
+TEST_F(RoomOfSeveral, RoomForSeveralGoesToTheFirstOnesOfAllLines) {
+  Create(Limited(3));
+  shard_.Send("q", Many(3));
+  Route({"q"});
+  const std::vector<Reply> replies = {Wait("q", "direct 0"), Wait("", "routed 1"),
+                                      Wait("q", "direct 2"), Wait("q", "direct 3")};
+  ASSERT_TRUE(shard_.Purge("q", /*include_leased=*/false).ok());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"direct 0", "routed 1", "direct 2"}));
+}
+
+TEST_F(RoomOfSeveral, AWaiterWhoseRouteIsGoneGoesWhereItsExchangeLeadsNow) {
+  Make("a");
+  Make("free");
+  AckOne("free");
+  Route({"a"});
+  const Reply rerouted = Wait("", "m");
+  shard_.Run(CreateBindingCommand{To("free"), [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+  EXPECT_FALSE(rerouted.answered());
+  shard_.Run(DeleteBindingCommand{To("a"), [](const auto& gone) { EXPECT_TRUE(gone.ok()); }});
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(rerouted.answered());
+  EXPECT_EQ(shard_.ListBodies("free"), Bodies{"m"});
+  const Reply refused = Wait("", "n");
+  shard_.Run(DeleteExchangeCommand{"x", false, [](const auto& gone) { EXPECT_TRUE(gone.ok()); }});
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(refused.answered());
+  EXPECT_EQ(ReasonOf((*refused).status()), ErrorReason::kExchangeNotFound);
+}
+
+TEST_F(RoomOfSeveral, WhoDoesNotWaitIsRefusedBehindALookupThatFindsNoRoom) {
+  QueueConfigChange config = Limited(1);
+  config.dedup_window_ms = 60'000;
+  Create(config);
+  shard_.Send("q", {{"0"}});
+  TestMessage known{"known"};
+  known.dedup = "1";
+  PublishCommand command;
+  command.publish = Waiting({known}, 60'000);
+  command.caller = 1;
+  Reply first;
+  command.done = first.Done();
+  shard_.Apply(std::move(command));  // asks the store
+  const Reply second = shard_.StartPublish(MakePublish("q", {{"impatient"}}));
+  EXPECT_FALSE(second.answered());
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(second.answered());
+  EXPECT_EQ(ReasonOf((*second).status()), ErrorReason::kQueueFull);
+  EXPECT_FALSE(first.answered());
 }
 
 }  // namespace

@@ -120,6 +120,22 @@ TEST_F(TransactTest, WhatItSettlesMakesRoomOnce) {
   EXPECT_EQ(shard_.ListBodies("limited"), Bodies{"new"});
 }
 
+TEST_F(TransactTest, WhatItAcksByAReceiptFromBeforeACrashMakesRoomAsWell) {
+  QueueConfigChange config;
+  config.name = "bytes";
+  config.max_bytes = 110'000;
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  const std::string large(100'000, 'x');
+  shard_.Send("bytes", {{large}, {"small"}});
+  const auto got = shard_.Receive("bytes", 1);
+  shard_.Crash();
+  TransactCommand command;
+  command.acks.push_back({"bytes", {{got.at(0).receipt}}});
+  command.publishes.push_back(MakePublish("bytes", {{large}}));
+  const auto done = Run(std::move(command));
+  EXPECT_TRUE(done.ok()) << done.status();
+}
+
 TEST_F(TransactTest, DeduplicatesAndAnEmptyOneIsOk) {
   for (const bool duplicate : {false, true}) {
     TransactCommand command;
