@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "server/api/error_mapping.h"
 #include "server/api/wire_format.h"
 #include "server/model/error.h"
@@ -185,13 +186,13 @@ bool UnaryCall::StartReceiving() {
   return true;
 }
 
-void UnaryCall::RefuseSlow() {
+void UnaryCall::RefuseSlow(int64_t patience_ms) {
   Fail(WithRetryAfter(
       MakeError(ErrorReason::kMemoryFull,
-                absl::StrCat("the request had not arrived after ",
-                             api_->options.receive_patience_ms / kSecondMs,
-                             " s while others waited for its place; send it in smaller parts or "
-                             "later")),
+                absl::StrCat("the request had not arrived ",
+                             absl::FormatDuration(absl::Milliseconds(patience_ms)),
+                             " after its call while others waited for its place; send it again, if "
+                             "it is large in smaller parts")),
       kSlowRetryMs));
 }
 

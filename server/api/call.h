@@ -112,9 +112,9 @@ class UnaryCall final : public Call {
 
   // For ReceiveLine. Begins to receive the request, unless the call is refused: false.
   bool StartReceiving();
-  // The request takes too long to arrive while others wait. The call leaves the line when gRPC has
-  // let go of what did arrive.
-  void RefuseSlow();
+  // The request has taken longer than this to arrive while others wait. The call leaves the line
+  // when gRPC has let go of what did arrive.
+  void RefuseSlow(int64_t patience_ms);
 
   // Until the handler returns.
   const grpc::ByteBuffer& request() const { return request_; }

@@ -3,6 +3,7 @@
 #include <grpc/support/time.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "server/api/call.h"
@@ -32,9 +33,10 @@ void ReceiveLine::Drop() {
 }
 
 void ReceiveLine::StartNext() {
-  while (static_cast<int>(receiving_.size()) < calls_max_ && !waiting_.empty()) {
-    std::shared_ptr<UnaryCall> call = std::move(waiting_.front());
-    waiting_.pop_front();
+  while (static_cast<int>(receiving_.size()) < limits_.calls_max && !waiting_.empty()) {
+    const auto next = limits_.newest_first ? std::prev(waiting_.end()) : waiting_.begin();
+    std::shared_ptr<UnaryCall> call = std::move(*next);
+    waiting_.erase(next);
     if (call->StartReceiving()) {
       receiving_.push_back({std::move(call), clock_->MonotonicNs()});
     }
@@ -50,7 +52,7 @@ void ReceiveLine::SetTimer() {
   timer_set_ = true;
   const int64_t passed_ms = (clock_->MonotonicNs() - first->since_ns) / kNsPerMs;
   // One more, as both are rounded down: it must not fire just before the time.
-  const int64_t left_ms = std::max<int64_t>(0, patience_ms_ - passed_ms) + 1;
+  const int64_t left_ms = std::max<int64_t>(0, limits_.patience_ms - passed_ms) + 1;
   loop_->AddTimer(&timer_);
   timer_.Set(loop_->queue(), gpr_time_from_millis(left_ms, GPR_TIMESPAN),
              timer_tag_.Arm<&ReceiveLine::OnTimer>(shared_from_this()));
@@ -60,11 +62,11 @@ void ReceiveLine::OnTimer(bool fired) {
   loop_->RemoveTimer(&timer_);
   timer_set_ = false;
   if (!fired || waiting_.empty()) return;
-  const int64_t before_ns = clock_->MonotonicNs() - patience_ms_ * kNsPerMs;
+  const int64_t before_ns = clock_->MonotonicNs() - limits_.patience_ms * kNsPerMs;
   for (Receiving& receiving : receiving_) {
     if (receiving.refused || receiving.since_ns > before_ns) continue;
     receiving.refused = true;
-    receiving.call->RefuseSlow();
+    receiving.call->RefuseSlow(limits_.patience_ms);
   }
   SetTimer();
 }

@@ -22,8 +22,16 @@ class UnaryCall;
 // up everybody else for as long as they like. Loop thread only.
 class ReceiveLine : public std::enable_shared_from_this<ReceiveLine> {
  public:
-  ReceiveLine(int calls_max, int64_t patience_ms, EventLoop* loop, Clock* clock)
-      : calls_max_(calls_max), patience_ms_(patience_ms), loop_(loop), clock_(clock) {}
+  struct Limits {
+    int calls_max = 1;
+    int64_t patience_ms = 0;
+    // Who came last is served first. For calls that are of no use when they are late: behind many
+    // that stall each waits for one patience, and not for one per `calls_max` of them.
+    bool newest_first = false;
+  };
+
+  ReceiveLine(const Limits& limits, EventLoop* loop, Clock* clock)
+      : limits_(limits), loop_(loop), clock_(clock) {}
 
   void Join(std::shared_ptr<UnaryCall> call);
   // The call has received its request, or will not.
@@ -42,8 +50,7 @@ class ReceiveLine : public std::enable_shared_from_this<ReceiveLine> {
   void SetTimer();
   void OnTimer(bool fired);
 
-  const int calls_max_;
-  const int64_t patience_ms_;
+  const Limits limits_;
   EventLoop* const loop_;
   Clock* const clock_;
   std::vector<Receiving> receiving_;  // in order of their start

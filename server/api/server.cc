@@ -27,6 +27,7 @@
 #include "server/api/not_built_stream.h"
 #include "server/api/publish_stream.h"
 #include "server/api/raw_service.h"
+#include "server/api/receive_line.h"
 #include "server/api/redrive.h"
 #include "server/api/subscribe.h"
 #include "grpc/health/v1/health.grpc.pb.h"
@@ -45,8 +46,11 @@ constexpr absl::Duration kCallsLookPeriod = absl::Milliseconds(5);
 // For clients to take what was written to them, and to hang up.
 constexpr int64_t kHangUpMsMax = 100;
 constexpr int64_t kNsPerMs = 1'000'000;
-// Health checks whose requests are received at the same time, per loop: they wait for nothing else.
-constexpr int kProbesReceivedMax = 4;
+// Health checks wait for no other calls, and whoever sends one gives up after a second or so. As a
+// request of a few bytes comes with its call, one that does not come holds up others only for a
+// moment. Each may be as large as any request all the same, hence no more places than for publishes.
+constexpr ReceiveLine::Limits kProbeLimits = {
+    .calls_max = 16, .patience_ms = 200, .newest_first = true};
 
 using grpc::health::v1::Health;
 
@@ -196,15 +200,16 @@ RawMethods* ServerImpl::ServiceOf(const RpcMethod& method) {
 }
 
 void ServerImpl::ArmAll(EventLoop* loop) {
-  const auto make_line = [&](int calls_max) {
-    return receive_lines_
-        .emplace_back(std::make_shared<ReceiveLine>(calls_max, api_.options.receive_patience_ms,
-                                                    loop, api_.clock))
+  const ServerOptions& options = api_.options;
+  const auto make_line = [&](const ReceiveLine::Limits& limits) {
+    return receive_lines_.emplace_back(std::make_shared<ReceiveLine>(limits, loop, api_.clock))
         .get();
   };
-  ReceiveLine* const publishes = make_line(PublishesReceivedMax(api_.options));
-  ReceiveLine* const others = make_line(api_.options.requests_received_max);
-  ReceiveLine* const probes = make_line(kProbesReceivedMax);
+  ReceiveLine* const publishes =
+      make_line({PublishesReceivedMax(options), options.receive_patience_ms});
+  ReceiveLine* const others =
+      make_line({options.requests_received_max, options.receive_patience_ms});
+  ReceiveLine* const probes = make_line(kProbeLimits);
   for (const RpcMethod& method : AllRpcMethods()) {
     MethodBinding binding;
     binding.api = &api_;

@@ -1,5 +1,9 @@
 #include "server/api/health.h"
 
+#include <grpcpp/generic/generic_stub.h>
+
+#include <chrono>
+#include <deque>
 #include <memory>
 #include <string>
 
@@ -25,6 +29,47 @@ HealthCheckRequest For(const std::string& service) {
   request.set_service(service);
   return request;
 }
+
+// Checks whose requests never come.
+class StalledChecks {
+ public:
+  StalledChecks(const std::shared_ptr<grpc::Channel>& channel, int count) : stub_(channel) {
+    for (int i = 0; i < count; ++i) {
+      Check& check = checks_.emplace_back();
+      check.call = stub_.PrepareCall(&check.context, "/grpc.health.v1.Health/Check", &queue_);
+      check.call->StartCall(&check);
+      Wait();
+    }
+  }
+  ~StalledChecks() {
+    for (Check& check : checks_) check.context.TryCancel();
+    queue_.Shutdown();
+    void* tag;
+    bool ok;
+    while (queue_.Next(&tag, &ok)) continue;
+  }
+  // How the first one that was begun ended.
+  grpc::Status FinishFirst() {
+    grpc::Status status;
+    checks_.front().call->Finish(&status, this);
+    Wait();
+    return status;
+  }
+
+ private:
+  struct Check {
+    grpc::ClientContext context;
+    std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call;
+  };
+  void Wait() {
+    void* tag;
+    bool ok;
+    queue_.Next(&tag, &ok);
+  }
+  grpc::GenericStub stub_;
+  grpc::CompletionQueue queue_;
+  std::deque<Check> checks_;
+};
 
 class HealthTest : public ServerTest {
  protected:
@@ -53,6 +98,23 @@ TEST_F(HealthTest, CheckFollowsDrainingForEveryService) {
     ASSERT_TRUE(Check(service, &response).ok());
     EXPECT_EQ(response.status(), HealthCheckResponse::NOT_SERVING) << service;
   }
+}
+
+// As many as a connection can have: one after the other they would take far longer than any probe
+// waits for its answer.
+TEST_F(HealthTest, ChecksThatStallDoNotHoldUpOthers) {
+  StalledChecks stalled(channel_, 900);
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
+  HealthCheckResponse response;
+  const grpc::Status status = health_->Check(&context, For(""), &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.status(), HealthCheckResponse::SERVING);
+
+  const grpc::Status refused = stalled.FinishFirst();
+  EXPECT_EQ(ReasonIn(refused), "MEMORY_FULL");
+  EXPECT_NE(refused.error_message().find("had not arrived 200ms after"), std::string::npos)
+      << refused.error_message();
 }
 
 TEST_F(HealthTest, AnUnknownServiceIsNotFoundByCheckAndWatchedAsUnknown) {
