@@ -25,7 +25,9 @@ bool IsUnclear(const absl::Status& status) {
 }  // namespace
 
 void PublishStreamCall::Arm(const MethodBinding& binding, EventLoop* loop) {
-  auto call = std::make_shared<PublishStreamCall>(binding, loop);
+  // Not make_shared: what the broker keeps of a producer refers to its call for days after the end
+  // of it, which would then keep the memory of the call as well.
+  const std::shared_ptr<PublishStreamCall> call(new PublishStreamCall(binding, loop));
   call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&PublishStreamCall::OnDone>(call));
   void* const tag = call->read_tag_.Arm<&PublishStreamCall::OnRequested>(call);
   binding.service->RequestBidiStream(binding.method->index, &call->context_, &call->stream_,
@@ -122,7 +124,7 @@ void PublishStreamCall::CheckTarget(const std::string& producer_id) {
     loop.Post([call, producer = std::move(producer)] { call->OnTargetChecked(producer); });
   };
   if (!producer_id.empty()) {
-    // Kept until the next one comes, however long after the end of this call.
+    // Kept until the next one comes, however long after the end of this call: must stay small.
     const auto fenced = [weak = std::weak_ptr(self())] {
       std::shared_ptr<PublishStreamCall> call = weak.lock();
       if (!call) return;

@@ -1,8 +1,10 @@
 #include "server/api/publish_stream.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <thread>
+#include <vector>
 
 #include "server/model/error.h"
 #include "tests/unit/api/server_fixture.h"
@@ -155,6 +157,36 @@ TEST_F(PublishStreamTest, FencedProducerEndsAborted) {
   const auto status = End();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::ABORTED);
   EXPECT_EQ(ReasonIn(status), "PRODUCER_FENCED");
+}
+
+// The broker knows a producer for days after its stream, and many of them.
+TEST_F(PublishStreamTest, WhatIsKeptOfAProducerDoesNotKeepTheMemoryOfItsCall) {
+  constexpr int kStreams = 200;
+  constexpr int64_t kBytesPerStreamMax = 256;
+  std::vector<absl::AnyInvocable<void()>> fenced;
+  for (int i = 0; i < kStreams; ++i) {
+    grpc::ClientContext context;
+    auto stream = queue_stub_->PublishStream(&context);
+    v1::PublishStreamRequest request;
+    request.mutable_init()->set_queue("work");
+    request.mutable_init()->set_producer_id(absl::StrCat("p", i));
+    ASSERT_TRUE(stream->Write(request));
+    auto command = shard_.Take<broker::OpenProducerCommand>();
+    fenced.push_back(std::move(command.fenced));
+    command.done(broker::ProducerOpened{static_cast<uint64_t>(i + 1), 0});
+    stream->WritesDone();
+    v1::PublishStreamResponse response;
+    while (stream->Read(&response)) continue;
+    ASSERT_TRUE(stream->Finish().ok());
+  }
+  server_.reset();  // and with it every call
+  const auto bytes_in_use = [] { return static_cast<int64_t>(mallinfo2().uordblks); };
+  const int64_t bytes_before = bytes_in_use();
+  for (auto& tell : fenced) {
+    tell();  // does nothing any more
+    tell = nullptr;
+  }
+  EXPECT_LT(bytes_before - bytes_in_use(), kStreams * kBytesPerStreamMax);
 }
 
 TEST_F(PublishStreamTest, InitIsChecked) {
