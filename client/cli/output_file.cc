@@ -39,7 +39,11 @@ OutputFile::~OutputFile() {
 
 absl::Status OutputFile::AppendLine(absl::string_view line) {
   buffer_.append(line.data(), line.size());
-  buffer_.push_back('\n');
+  return Append("\n");
+}
+
+absl::Status OutputFile::Append(absl::string_view text) {
+  buffer_.append(text.data(), text.size());
   return buffer_.size() >= kBufferBytes ? Flush() : status_;
 }
 

@@ -23,6 +23,8 @@ class OutputFile {
 
   // Written at once when the buffer is full, else by Flush.
   absl::Status AppendLine(absl::string_view line);
+  // The same of text that may be any part of a line, or many.
+  absl::Status Append(absl::string_view text);
   absl::Status Flush();
   // The reader of the pipe went away.
   bool broken_pipe() const { return broken_pipe_; }

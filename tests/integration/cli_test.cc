@@ -31,25 +31,40 @@ class CliTest : public ServerTest {
     return RunSluice(server_.address(), arguments, input);
   }
 
-  // `sluice COMMAND > /dev/full`.
-  CommandResult RunIntoFullDevice(const std::string& command) {
+  static std::string Program() {
     const char* const other = std::getenv("SLUICE_CLI_BIN");
     // Programs and tests are built into one folder.
-    const std::string program =
-        other != nullptr
-            ? other
-            : std::filesystem::canonical("/proc/self/exe").replace_filename("sluice").string();
-    const std::string script = server_.data_dir() + "/into_full_device";
-    std::ofstream(script) << "#!/bin/sh\nexec '" << program << "' \"$@\" > /dev/full\n";
+    return other != nullptr
+               ? other
+               : std::filesystem::canonical("/proc/self/exe").replace_filename("sluice").string();
+  }
+
+  // `sluice COMMAND REDIRECTION`, by a shell that runs `setup` before.
+  CommandResult RunRedirected(const std::string& command, const std::string& redirection,
+                              const std::string& setup = "") {
+    const bool was_set = std::getenv("SLUICE_CLI_BIN") != nullptr;
+    const std::string program = Program();
+    const std::string script = server_.data_dir() + "/redirected";
+    std::ofstream(script) << "#!/bin/sh\n"
+                          << setup << "\nexec '" << program << "' \"$@\" " << redirection << "\n";
     std::filesystem::permissions(script, std::filesystem::perms::owner_all);
     setenv("SLUICE_CLI_BIN", script.c_str(), /*overwrite=*/1);
     CommandResult result = Run(absl::StrSplit(command, ' '));
-    if (other != nullptr) {
+    if (was_set) {
       setenv("SLUICE_CLI_BIN", program.c_str(), /*overwrite=*/1);
     } else {
       unsetenv("SLUICE_CLI_BIN");
     }
     return result;
+  }
+  CommandResult RunIntoFullDevice(const std::string& command) {
+    return RunRedirected(command, "> /dev/full");
+  }
+  CommandResult RunIntoPipeWithoutReader(const std::string& command) {
+    const std::string pipe = absl::StrCat("'", server_.data_dir(), "/pipe'");
+    // Opened both ways at first, as it could not be opened without a reader.
+    return RunRedirected(command, ">&5 5>&-",
+                         absl::StrCat("mkfifo ", pipe, " && exec 4<>", pipe, " 5>", pipe, " 4<&-"));
   }
 
   // What a wrong command line is answered.
@@ -191,6 +206,50 @@ TEST_F(CliTest, OutputThatCannotBeWrittenIsAFailure) {
     EXPECT_EQ(result.exit_code, kRefused) << command;
     EXPECT_THAT(result.err, HasSubstr("sluice: the output could not be written\n")) << command;
   }
+}
+
+TEST_F(CliTest, WorkGivesBackAMessageWhoseOutputCannotBeWrittenAndEnds) {
+  MakeQueue("q");
+  Publish("q", {"a", "b", "c"});
+  const std::string work = "work q --count 3 --idle-timeout 1s --exec ";
+  const CommandResult full = RunIntoFullDevice(work + "cat");
+  EXPECT_EQ(full.exit_code, kRefused);
+  EXPECT_THAT(full.err, HasSubstr("worked on 0 messages, gave back 1\n"));
+  EXPECT_THAT(full.err, HasSubstr("sluice: cannot write the output: No space left on device\n"));
+  EXPECT_EQ(Stats("q").ready(), 3);
+
+  const CommandResult unread = RunIntoPipeWithoutReader(work + "cat");
+  EXPECT_EQ(unread.exit_code, kOk);
+  EXPECT_EQ(unread.err, "worked on 0 messages, gave back 1\n");
+  EXPECT_EQ(Stats("q").ready(), 3);
+
+  std::vector<std::string> words = absl::StrSplit(work, ' ', absl::SkipEmpty());
+  words.push_back("cat; echo $SLUICE_ATTEMPT");
+  const CommandResult read = Run(words);
+  EXPECT_EQ(read.exit_code, kOk);
+  EXPECT_EQ(read.out, "a1\nb1\nc1\n") << "in their order, and no attempt was used up";
+}
+
+TEST_F(CliTest, WorkWithoutOutputNeedsNoPlaceForIt) {
+  MakeQueue("q");
+  Publish("q", {"a", "b"});
+  const CommandResult result = RunIntoFullDevice("work q --exec true --count 2");
+  EXPECT_EQ(result.exit_code, kOk);
+  EXPECT_EQ(result.err, "worked on 2 messages\n");
+  EXPECT_EQ(Stats("q").ready(), 0);
+}
+
+TEST_F(CliTest, WorkThatFailedAndCouldNotBeGivenBackFailedOnce) {
+  MakeQueue("q");
+  Publish("q", {"a"});
+  const std::string purge =
+      absl::StrCat("'", Program(), "' --server ", server_.address(),
+                   " queue purge q --include-leased > /dev/null");
+  const CommandResult result =
+      Run({"work", "q", "--exec", absl::StrCat(purge, "; exit 1"), "--count", "1"});
+  EXPECT_EQ(result.exit_code, kRefused);
+  EXPECT_THAT(result.err, HasSubstr("the lease has ended"));
+  EXPECT_THAT(result.err, HasSubstr("worked on 1 message, failed 1\n"));
 }
 
 TEST_F(CliTest, AnUnknownCommandIsNamed) {
