@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -74,7 +75,12 @@ absl::StatusOr<pid_t> Spawn(const std::string& command, const Pipe& input, const
   for (const auto& [name, value] : environment) texts.push_back(absl::StrCat(name, "=", value));
   std::vector<char*> variables;
   for (std::string& text : texts) variables.push_back(text.data());
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.push_back(*variable);
+  // Each name once: of two, some shells take the first and some the last.
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string_view text = *variable;
+    if (environment.count(std::string(text.substr(0, text.find('=')))) > 0) continue;
+    variables.push_back(*variable);
+  }
   variables.push_back(nullptr);
   std::string shell = "sh", flag = "-c", line = command;
   char* const arguments[] = {shell.data(), flag.data(), line.data(), nullptr};

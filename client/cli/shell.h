@@ -14,9 +14,10 @@ namespace sluice::cli {
 // As large as a body may be under any configuration of a server.
 inline constexpr size_t kShellOutputBytesMax = 15 << 20;
 
-// `sh -c command` with `input` as its standard input, `environment` beside ours, its standard error
-// ours. What it wrote, once it has ended with exit code 0; otherwise FAILED_PRECONDITION says how it
-// ended. RESOURCE_EXHAUSTED: it wrote more than kShellOutputBytesMax.
+// `sh -c command` with `input` as its standard input, `environment` beside ours (and instead of what
+// has the same name there), its standard error ours. What it wrote, once it has ended with exit code
+// 0; otherwise FAILED_PRECONDITION says how it ended. RESOURCE_EXHAUSTED: it wrote more than
+// kShellOutputBytesMax.
 absl::StatusOr<std::string> RunShell(const std::string& command, const std::string& input,
                                      const std::map<std::string, std::string>& environment);
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <cstdlib>
 
 namespace sluice::cli {
 namespace {
@@ -11,6 +12,15 @@ TEST(ShellTest, InputGoesInAndOutputComesBack) {
   EXPECT_EQ(*RunShell("cat", "", {}), "");
   EXPECT_EQ(*RunShell("tr a-z A-Z", "hello", {}), "HELLO");
   EXPECT_EQ(*RunShell("printf '%s' \"$SLUICE_QUEUE\"", "", {{"SLUICE_QUEUE", "a b"}}), "a b");
+}
+
+TEST(ShellTest, WhatIsGivenStandsInsteadOfWhatIsInherited) {
+  setenv("SLUICE_QUEUE", "outer", /*overwrite=*/1);
+  setenv("SLUICE_QUEUE_TOO", "stays", /*overwrite=*/1);
+  EXPECT_EQ(*RunShell("echo $SLUICE_QUEUE $SLUICE_QUEUE_TOO", "", {{"SLUICE_QUEUE", "ours"}}),
+            "ours stays\n");
+  unsetenv("SLUICE_QUEUE");
+  unsetenv("SLUICE_QUEUE_TOO");
 }
 
 TEST(ShellTest, MoreThanAPipeHoldsPassesBothWays) {
