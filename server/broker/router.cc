@@ -308,7 +308,8 @@ void Router::ForEachExchange(absl::FunctionRef<void(const Exchange&)> visit) con
 }
 
 absl::StatusOr<bool> Router::CreateBinding(Binding binding, uint64_t number) {
-  if (const RoutedExchange* from = Find(binding.exchange)) {
+  const RoutedExchange* from = Find(binding.exchange);
+  if (from && !HasBinding(binding)) {
     const absl::Status status = CheckBinding(binding, from->stored.exchange.type);
     if (!status.ok()) return status;
   }

@@ -94,8 +94,9 @@ class Router {
   void ForEachExchange(absl::FunctionRef<void(const Exchange&)> visit) const;
 
   // ---- bindings
-  // False: the same was there. EXCHANGE_NOT_FOUND for either end; errors of CheckBinding.
-  // RESOURCE_EXHAUSTED: too many, or their patterns together take too much memory.
+  // False: the same was there. EXCHANGE_NOT_FOUND for either end; errors of CheckBinding, which
+  // judges only what is new. RESOURCE_EXHAUSTED: too many, or their patterns together take too much
+  // memory.
   absl::StatusOr<bool> CreateBinding(Binding binding, uint64_t number);
   // The same of one that is stored: what was good when it was made stays.
   absl::StatusOr<bool> RestoreBinding(Binding binding, uint64_t number);

@@ -191,7 +191,11 @@ absl::Status Shard::PlanBindings(const Definitions& definitions, DefinitionsPlan
                             absl::StrCat("there is no exchange '", binding.exchange, "'"),
                             ErrorReason::kExchangeNotFound);
     }
-    if (absl::Status status = CheckBinding(binding, type); !status.ok()) return At(path, status);
+    // One that is stored may be older than a rule: an export must be good to be applied again.
+    const bool exists = router_.HasBinding(binding);
+    if (!exists) {
+      if (absl::Status status = CheckBinding(binding, type); !status.ok()) return At(path, status);
+    }
     if (!binding.to_exchange.empty() &&
         TypeOfPlanned(*plan, binding.to_exchange) == ExchangeType::kUnspecified) {
       return MakeFieldError(path + ".to_exchange",
@@ -205,7 +209,6 @@ absl::Status Shard::PlanBindings(const Definitions& definitions, DefinitionsPlan
     }
     // The same one twice is one.
     if (!wanted.insert(binding).second) continue;
-    const bool exists = router_.HasBinding(binding);
     plan->changes.push_back(
         {BindingResource(binding), exists ? Action::kNone : Action::kCreate, {}});
     if (exists) continue;

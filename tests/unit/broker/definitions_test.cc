@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/model/error.h"
+#include "server/storage/rows.h"
 #include "tests/support/shard_harness.h"
 
 namespace sluice::broker {
@@ -293,6 +294,30 @@ TEST_F(DefinitionsTest, AnExportIsOfOneMomentAndKeepsToItsSize) {
   EXPECT_EQ(snapshot->exchanges.size(), Shop().exchanges.size());
   EXPECT_EQ(snapshot->bindings.size(), Shop().bindings.size());
   EXPECT_EQ(exported(10).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+// Also of a store whose bindings are older than today's rules for them.
+TEST_F(DefinitionsTest, AnExportIsGoodToBeAppliedAgain) {
+  Definitions exported;
+  exported.queues = {QueueOf("a")};
+  exported.exchanges = {ExchangeOf("t", ExchangeType::kTopic)};
+  exported.bindings = {ToQueue("t", "a", "order.x")};
+  ASSERT_TRUE(ApplyRaw(exported, {}).ok());
+  shard_.RunUntilQuiet();
+  const std::string stored = storage::EncodeBinding(exported.bindings[0]);
+  exported.bindings[0].binding_key = "order*";
+  for (auto& [key, value] : shard_.store().rows()) {
+    if (value == stored) value = storage::EncodeBinding(exported.bindings[0]);
+  }
+  shard_.Crash();
+  ASSERT_THAT(Everything(), ::testing::Contains("t>a:order*"));
+  for (const bool prune : {false, true}) {
+    EXPECT_THAT(Apply(exported, {.prune = prune}),
+                ElementsAre("=queue a", "=exchange t", "=binding t -> a"));
+  }
+  Definitions more = exported;
+  more.bindings.push_back(ToQueue("t", "a", "other*"));
+  EXPECT_EQ(FieldOf(Refusal(more)), "definitions.bindings[1]") << "a new one is judged";
 }
 
 TEST_F(DefinitionsTest, NothingIsAppliedWhileDraining) {

@@ -99,6 +99,19 @@ TEST_F(RouterTest, CreatingADifferentExchangeOfThatNameIsAConflict) {
   EXPECT_EQ(router_.exchanges(), 1u);
 }
 
+TEST_F(RouterTest, ABindingThatIsThereIsNotJudgedAnew) {
+  Make("e", ExchangeType::kTopic);
+  Binding old;
+  old.exchange = "e";
+  old.queue = "q";
+  old.binding_key = "order*";
+  EXPECT_EQ(FieldOf(router_.CreateBinding(old, 10).status()), "binding.binding_key");
+  ASSERT_TRUE(*router_.RestoreBinding(old, 10));
+  const auto again = router_.CreateBinding(old, 11);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_FALSE(*again);
+}
+
 TEST_F(RouterTest, AWildcardIsAWordOfItsOwn) {
   Binding binding;
   binding.exchange = "e";
