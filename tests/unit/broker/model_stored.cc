@@ -95,6 +95,7 @@ void FeatureModel::CheckFanOuts(int64_t time_ms) {
 void FeatureModel::CheckLines(const LedgerBatch& batch) {
   std::map<std::pair<QueueId, Lane>, std::map<Seq, const PlannedPublish*>> in_order;
   for (const LedgerMessage* added : batch.added) {
+    if (added->info.origin) continue;  // what was pushed out at once, and all but the first of a fan-out
     const auto planned = planned_.find(added->body);
     if (planned == planned_.end() || !stored_now_.contains(planned->second.first.get())) continue;
     in_order[{added->at.qid, added->at.lane}][added->at.seq] = planned->second.first.get();
