@@ -125,14 +125,15 @@ void PublishStreamCall::CheckTarget(const std::string& producer_id) {
   };
   if (!producer_id.empty()) {
     // Kept until the next one comes, however long after the end of this call: must stay small.
-    const auto fenced = [weak = std::weak_ptr(self())] {
+    const auto ended = [weak = std::weak_ptr(self())](const absl::Status& why) {
       std::shared_ptr<PublishStreamCall> call = weak.lock();
       if (!call) return;
       EventLoop& loop = call->loop();
-      loop.Post([call = std::move(call)] { call->OnFenced(); });
+      // What is on its way is answered first, stored or not.
+      loop.Post([call = std::move(call), why] { call->EndWith(why); });
     };
     api_->sink->Submit(
-        broker::OpenProducerCommand{queue_, exchange_, producer_id, fenced, answer});
+        broker::OpenProducerCommand{queue_, exchange_, producer_id, ended, answer});
     return;
   }
   // Without a producer all that is asked is whether the target is there.
@@ -227,12 +228,6 @@ void PublishStreamCall::OnRefused(const absl::Status& status) {
   // With a producer id nothing may be stored behind a refused sequence, by the shard for what is on
   // its way there, here by not reading on.
   if (!end_ && (producer_.stream != 0 || IsUnclear(status))) end_ = status;
-}
-
-// What is on its way is answered first, stored or not.
-void PublishStreamCall::OnFenced() {
-  EndWith(MakeError(ErrorReason::kProducerFenced,
-                    "a newer stream of the same producer has taken over"));
 }
 
 void PublishStreamCall::EndWith(absl::Status status) {

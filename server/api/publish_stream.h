@@ -66,7 +66,6 @@ class PublishStreamCall final : public Call {
   void OnStored(uint64_t batch_number, Result result);
   // Ends the stream if it must not go on after this.
   void OnRefused(const absl::Status& status);
-  void OnFenced();
 
   void EndWith(absl::Status status);
   // Reads, writes or finishes as far as the state allows.

@@ -2,10 +2,13 @@
 #ifndef SLUICE_SERVER_BROKER_PRODUCERS_H_
 #define SLUICE_SERVER_BROKER_PRODUCERS_H_
 
+#include <compare>
 #include <cstdint>
-
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/container/btree_set.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
@@ -14,21 +17,48 @@
 
 namespace sluice::broker {
 
+// Where a producer publishes to: by its number, which no other queue or exchange ever gets. A name
+// would do for whatever has it next, which has none of the messages.
+struct ProducerTarget {
+  bool is_exchange = false;
+  uint64_t number = 0;  // a QueueId, or of the exchange's row
+
+  friend auto operator<=>(const ProducerTarget&, const ProducerTarget&) = default;
+};
+
 // A producer is known by the hash of its target and id. At most one stream of it is current; a newer
-// one fences the older. Bounded by kProducersMax. Not thread-safe.
+// one fences the older, and all end when the target goes. Bounded by kProducersMax. Not thread-safe.
 class Producers {
  public:
+  // Once, with what refuses the stream from now on.
+  using Ended = absl::AnyInvocable<void(const absl::Status&)>;
+
+  static Hash128 HashOf(const KeyedHash& hash, const ProducerTarget& target,
+                        const std::string& producer_id);
+
   void Load(const Hash128& producer, const storage::ProducerRow& row) { known_[producer].row = row; }
 
   // Makes `stream` the producer's current one and returns its last sequence; the one before it is
-  // told, by the `fenced` that it gave (may be null). RESOURCE_EXHAUSTED when there are too many
-  // producers; `forgotten` gets those that have not published for kProducerKeptMs.
-  absl::StatusOr<int64_t> Open(const Hash128& producer, uint64_t stream, int64_t now_ms,
-                               absl::AnyInvocable<void()> fenced,
+  // told, by the `ended` that it gave (may be null). RESOURCE_EXHAUSTED when there are too many
+  // producers; `forgotten` gets those that have not published for kProducerKeptMs, or whose target
+  // has gone.
+  absl::StatusOr<int64_t> Open(const Hash128& producer, const ProducerTarget& target,
+                               uint64_t stream, int64_t now_ms, Ended ended,
                                std::vector<Hash128>* forgotten);
 
-  // How many leading messages of a batch were stored before; the rest may be stored. PRODUCER_FENCED,
-  // or SEQUENCE_REFUSED behind a sequence that was refused.
+  // The target has gone: the current streams to it end. Their rows can go; those of producers that
+  // have not been opened since the start are not known and stay.
+  struct Gone {
+    Hash128 producer{};
+    uint64_t stream = 0;
+    Ended ended;  // may be null
+    absl::Status why;
+  };
+  std::vector<Gone> RemoveTarget(const ProducerTarget& target);
+
+  // How many leading messages of a batch were stored before; the rest may be stored. PRODUCER_FENCED;
+  // QUEUE_DELETED or EXCHANGE_NOT_FOUND when the target has gone, whatever has its name now;
+  // SEQUENCE_REFUSED behind a sequence that was refused.
   absl::StatusOr<int64_t> Check(uint64_t stream, int64_t first_sequence) const;
   // A sequence of the stream was refused: nothing after it may be stored. 0: no stream.
   void Break(uint64_t stream);
@@ -50,11 +80,16 @@ class Producers {
   struct Known {
     storage::ProducerRow row;
     uint64_t stream = 0;  // the current one; 0: none since the start
-    absl::AnyInvocable<void()> fenced;
+    ProducerTarget target;  // of it
+    Ended ended;
     bool broken = false;
+    bool gone = false;  // the target has; kept so that the stream is told why it is refused
   };
+  void Forget(const Hash128& producer);
+
   absl::flat_hash_map<Hash128, Known> known_;
   absl::flat_hash_map<uint64_t, Hash128> streams_;  // only current ones
+  absl::btree_set<std::pair<ProducerTarget, Hash128>> by_target_;  // those with a current stream
   uint64_t fenced_ = 0;
 };
 

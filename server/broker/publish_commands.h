@@ -74,7 +74,8 @@ struct AbandonPublishesCommand {
 };
 
 // A stream with a producer id begins; an older one of the same target and id is fenced: what it
-// publishes from now on is refused PRODUCER_FENCED.
+// publishes from now on is refused PRODUCER_FENCED. When the target is deleted the stream ends as
+// well, whether or not there is a new one of that name: QUEUE_DELETED or EXCHANGE_NOT_FOUND.
 struct ProducerOpened {
   uint64_t stream = 0;
   int64_t last_sequence = 0;
@@ -84,8 +85,9 @@ struct OpenProducerCommand {
   std::string queue;
   std::string exchange;
   std::string producer_id;
-  // Once, if a newer stream of the same producer takes over: nothing more of this one is stored.
-  absl::AnyInvocable<void()> fenced;
+  // Once, with the reason, if the stream is fenced or its target is gone for good: nothing more of
+  // it is stored.
+  absl::AnyInvocable<void(const absl::Status&)> ended;
   Done done;
 };
 

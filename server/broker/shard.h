@@ -193,6 +193,7 @@ class Shard {
   // shard_publish.cc
   void Do(PublishCommand& command, Now now);
   void Do(OpenProducerCommand& command, Now now);
+  void RemoveProducersOf(const ProducerTarget& target);
   absl::Status RouteMessage(const Publish& publish, const NewMessage& message, size_t index,
                             int64_t* steps_left, PublishPlan::Message* planned);
   void PlanDedup(const Hash128& dedup, const ParkedPublish* parked, Now now, PublishPlan* plan,
@@ -583,7 +584,7 @@ class Shard {
   std::deque<QueueId> dying_queues_;
   std::vector<QueueId> room_made_;
   const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
-  std::vector<std::string> orphaned_lines_;  // they waited for a queue that is gone
+  std::vector<std::string> orphaned_lines_;  // they wait for what is gone, or as part of it
   bool routes_gone_ = false;  // what waits for room may go elsewhere now, or nowhere
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet

@@ -28,6 +28,7 @@ absl::Status Shard::RemoveExchange(const std::string& name, bool if_unused) {
   if (!removed.ok()) return removed.status();
   routes_gone_ = true;
   batch_.Delete(Family::kMeta, storage::ExchangeKey(options_.shard, removed->exchange));
+  RemoveProducersOf({.is_exchange = true, .number = removed->exchange});
   for (const uint64_t number : removed->bindings) {
     batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, number));
   }

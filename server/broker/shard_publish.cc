@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <variant>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "server/base/check.h"
 #include "server/broker/publish_plan.h"
@@ -245,22 +246,23 @@ void Shard::Do(PublishCommand& command, Now now) {
 
 void Shard::Do(OpenProducerCommand& command, Now now) {
   if (absl::Status refused = RefuseWhenDraining(); !refused.ok()) return command.done(refused);
-  // One text for each target and id: no name holds a newline.
-  const std::string target = command.exchange.empty() ? absl::StrCat("q\n", command.queue)
-                                                      : absl::StrCat("e\n", command.exchange);
+  ProducerTarget target;
   if (command.exchange.empty()) {
     const auto queue = GetQueue(command.queue);
     if (!queue.ok()) return command.done(queue.status());
-  } else if (absl::Status status = router_.CheckExchange(command.exchange); !status.ok()) {
-    return command.done(status);
+    target = {.is_exchange = false, .number = (*queue)->qid};
+  } else {
+    absl::Status status = router_.CheckExchange(command.exchange);
+    if (!status.ok()) return command.done(status);
+    target = {.is_exchange = true, .number = router_.FindExchange(command.exchange)->number};
   }
-  const Hash128 producer = KeyedHash(boot_row_.hash_key)
-                               .Wide(absl::StrCat(target, "\n", command.producer_id));
+  const Hash128 producer =
+      Producers::HashOf(KeyedHash(boot_row_.hash_key), target, command.producer_id);
   const uint64_t stream = next_producer_stream_++;
   std::vector<Hash128> forgotten;
   const uint64_t older = producers_.StreamOf(producer);
-  const auto last = producers_.Open(producer, stream, now.engine_ms, std::move(command.fenced),
-                                    &forgotten);
+  const auto last = producers_.Open(producer, target, stream, now.engine_ms,
+                                    std::move(command.ended), &forgotten);
   for (const Hash128& other : forgotten) {
     batch_.Delete(Family::kMeta, storage::ProducerKey(options_.shard, other));
   }
@@ -275,6 +277,28 @@ void Shard::Do(OpenProducerCommand& command, Now now) {
     EndParked(fenced, producers_.Check(older, 0).status(), now);
   }
   AnswerWhenDurable(std::move(command.done), ProducerOpened{stream, *last});
+}
+
+// Its streams hear of it when it is true for good. What of them waits for room, maybe in another
+// queue, is refused before the turn ends.
+void Shard::RemoveProducersOf(const ProducerTarget& target) {
+  absl::flat_hash_set<uint64_t> streams;
+  for (Producers::Gone& gone : producers_.RemoveTarget(target)) {
+    streams.insert(gone.stream);
+    batch_.Delete(Family::kMeta, storage::ProducerKey(options_.shard, gone.producer));
+    if (!gone.ended) continue;
+    ReplyWhenDurable([ended = std::move(gone.ended),
+                      why = std::move(gone.why)](const absl::Status& durable) mutable {
+      ended(durable.ok() ? why : durable);
+    });
+  }
+  if (streams.empty()) return;
+  for (const auto& [id, parked] : parked_) {
+    const auto* publish = std::get_if<PublishCommand>(&parked->command);
+    if (!publish || !streams.contains(publish->producer_stream)) continue;
+    orphaned_lines_.push_back(parked->line);
+    if (Queue* full = FindQueue(parked_lines_.at(parked->line).full)) RoomMade(*full);
+  }
 }
 
 void Shard::StoreProducer(uint64_t stream, int64_t last_sequence, Now now) {

@@ -401,6 +401,7 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
   }
   EndConsumersOf(queue, why);
   RemoveBindingsOf(queue);
+  RemoveProducersOf({.is_exchange = false, .number = queue.qid});
   batch_.Delete(Family::kMeta, storage::QueueKey(options_.shard, queue.qid));
   for (const MetaType type : {MetaType::kAcks, MetaType::kLane, MetaType::kHistory}) {
     const storage::KeyRange range = storage::MetaRangeOfQueue(options_.shard, type, queue.qid);

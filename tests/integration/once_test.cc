@@ -175,6 +175,24 @@ TEST_F(ProducerTest, ANewerStreamFencesTheOlderOneOfTheSameTargetOnly) {
   EXPECT_THAT(Drain("q"), ElementsAre("one", "two", "stranger"));
 }
 
+TEST_F(ProducerTest, DeletingTheQueueEndsTheStreamAndTheNextQueueOfThatNameKnowsNothing) {
+  ProducerStream older(*client_, Producer("p"));
+  ASSERT_TRUE(older.Send(1, {"one", "two"}));
+  older.AwaitStored(2);
+  DeleteQueue("q");
+  EXPECT_THAT(older.Finish(), FailsWith(grpc::StatusCode::NOT_FOUND, "QUEUE_DELETED"))
+      << "it need not send to be told";
+  MakeQueue("q");
+  ProducerStream newer(*client_, Producer("p"));
+  EXPECT_EQ(newer.started().last_sequence(), 0);
+  ASSERT_TRUE(newer.Send(1, {"one", "two"}));
+  EXPECT_EQ(newer.AwaitStored(2), 0);
+  KillAndRestart();
+  ProducerStream later(*client_, Producer("p"));
+  EXPECT_EQ(later.started().last_sequence(), 2);
+  EXPECT_THAT(Drain("q"), ElementsAre("one", "two"));
+}
+
 TEST_F(ProducerTest, TheFirstRefusedSequenceEndsTheStreamAndNothingAfterItIsStored) {
   ProducerStream stream(*client_, Producer("p"));
   ASSERT_TRUE(stream.Send(1, {"one"}));

@@ -55,6 +55,10 @@ void FeatureModel::CheckRefusal(const PlannedPublish& publish, ErrorReason reaso
         producer->refused.try_emplace(publish.generation, publish.number);
     if (reason == ErrorReason::kSequenceRefused && is_first) Fail("refused behind nothing refused");
     first->second = std::min(first->second, publish.number);
+    if (reason == ErrorReason::kQueueDeleted || reason == ErrorReason::kExchangeNotFound) {
+      ++seen["refused to producers of what is gone"];
+      return without_target_.push_back(producer);
+    }
   }
   const bool for_its_route =
       reason == ErrorReason::kNoRoute || reason == ErrorReason::kExchangeNotFound;
@@ -81,6 +85,19 @@ void FeatureModel::CheckUnrouted() {
   routing_of_last_turn_ = ledger.routing;
 }
 
+bool FeatureModel::HasTarget(const ModelProducer& producer) const {
+  if (producer.queue.empty()) return ledger.ExchangeNumber(producer.exchange) == producer.number;
+  const LedgerQueue* queue = ledger.Find(producer.queue);
+  return queue && queue->qid == producer.number;
+}
+
+// At the end of the turn, as above.
+void FeatureModel::CheckTargetsGone() {
+  for (const ModelProducer* producer : std::exchange(without_target_, {})) {
+    if (HasTarget(*producer)) Fail("a producer was refused though what it publishes to is there");
+  }
+}
+
 // Answered OK, and not stored.
 void FeatureModel::CheckDuplicate(const PlannedPublish& publish, size_t index,
                                   const PublishedMessage& published) {
@@ -90,7 +107,10 @@ void FeatureModel::CheckDuplicate(const PlannedPublish& publish, size_t index,
   if (publish.producer) {
     const int64_t sequence = publish.first_sequence + static_cast<int64_t>(index);
     const auto row = ledger.producers.find(publish.producer->hash);
-    if (row == ledger.producers.end() || row->second.last_sequence < sequence) {
+    const bool known =
+        row != ledger.producers.end() && row->second.last_sequence >= sequence;
+    // The row may have gone with the target since it was decided.
+    if (!known && HasTarget(*publish.producer)) {
       return Fail(absl::StrCat("sequence ", sequence, " is called known, but is not"));
     }
     const auto stored = publish.producer->stored.find(sequence);

@@ -62,6 +62,7 @@ void FeatureModel::EndTurn() {
   CheckAging();
   CheckIdleStreams();
   CheckUnrouted();
+  CheckTargetsGone();
   CheckPromises();
   NoteUses();
   if (routing != ledger.routing) Fail("exchanges and bindings are not what was asked for");
@@ -136,6 +137,7 @@ void FeatureModel::Crash() {
   ledger.Rollback(durable_lsn);
   routing = routing_of_last_turn_ = ledger.routing;
   unrouted_.clear();
+  without_target_.clear();
   ++routing_version_;
   for (ModelProducer& producer : producers) {
     std::erase_if(producer.stored,

@@ -269,6 +269,7 @@ void FeatureDriver::CheckAtRest() {
     Check(publish->answered, "an abandoned publish waits on");
   }
   if (!failed_) CheckHeldByConsumers();
+  if (!failed_) CheckStreamsOfProducers();
   if (!failed_) CheckOldestAges();
   if (!failed_) CheckLag();
   if (!failed_ && Chance(20)) CheckStreamsEndIdle();

@@ -142,6 +142,8 @@ class FeatureDriver {
   // model_features_producers.cc
   void DoOpenProducer();
   void DoProduce();
+  std::shared_ptr<const bool> ExpectEnd(OpenProducerCommand& command, ModelProducer& producer);
+  void CheckStreamsOfProducers();
   NewMessage MakeMessage(PlannedMessage* planned);
   // `caller`: of a publish of its own; nothing: of one in a transaction.
   Publish MakePublish(std::shared_ptr<PlannedPublish>* planned, std::optional<uint64_t> caller);
@@ -200,6 +202,7 @@ class FeatureDriver {
     uint64_t stream = 0;
     int64_t next_sequence = 1;
     uint64_t caller = 0;
+    std::shared_ptr<const bool> ended;  // it was told so
   };
   std::vector<ProducerStream> producer_streams_;  // of this boot
   struct Received {

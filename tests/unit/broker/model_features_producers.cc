@@ -14,31 +14,17 @@ constexpr size_t kStreamsMax = 6;
 
 void FeatureDriver::DoOpenProducer() {
   if (!first_of_turn_) return;
-  if (model_.producers.size() < kProducers) {
-    ModelProducer made;
-    const size_t number = model_.producers.size();
-    std::string target;
-    if (number % 2 == 0) {
-      made.queue = absl::StrCat("q", number % 4);
-      target = absl::StrCat("q\n", made.queue);
-    } else {
-      made.exchange = absl::StrCat("e", number % 4);
-      target = absl::StrCat("e\n", made.exchange);
-    }
-    made.hash = KeyedHash(world_.shard->boot_row().hash_key)
-                    .Wide(absl::StrCat(target, "\np", number));
-    model_.producers.push_back(std::move(made));
-  }
-  const size_t number = Below(model_.producers.size());
-  ModelProducer& producer = model_.producers[number];
+  const size_t id = Below(kProducers);
+  const std::string name = absl::StrCat(id % 2 == 0 ? "q" : "e", id % 4);
+  ModelProducer target;
+  (id % 2 == 0 ? target.queue : target.exchange) = name;
   OpenProducerCommand command;
-  command.queue = producer.queue;
-  command.exchange = producer.exchange;
-  command.producer_id = absl::StrCat("p", number);
-  const bool target = producer.queue.empty()
-                          ? model_.routing.exchanges.contains(producer.exchange)
-                          : model_.ledger.Find(producer.queue) != nullptr;
-  if (!target) {
+  command.queue = target.queue;
+  command.exchange = target.exchange;
+  command.producer_id = absl::StrCat("p", id);
+  const LedgerQueue* queue = model_.ledger.Find(target.queue);
+  target.number = queue ? queue->qid : model_.ledger.ExchangeNumber(target.exchange);
+  if (target.number == 0) {
     command.done = [this](auto result) {
       const ErrorReason reason = ReasonOf(result.status());
       Check(reason == ErrorReason::kQueueNotFound || reason == ErrorReason::kExchangeNotFound,
@@ -46,21 +32,62 @@ void FeatureDriver::DoOpenProducer() {
     };
     return world_.shard->Apply(std::move(command), now());
   }
+  // As docs/storage_format.md has it.
+  target.hash = KeyedHash(world_.shard->boot_row().hash_key)
+                    .Wide(absl::StrCat(queue ? "queue" : "exchange", "\n", target.number, "\n",
+                                       command.producer_id));
+  auto known = std::find_if(model_.producers.begin(), model_.producers.end(),
+                            [&](const auto& other) { return other.hash == target.hash; });
+  if (known == model_.producers.end()) {
+    known = model_.producers.insert(model_.producers.end(), std::move(target));
+  }
+  ModelProducer& producer = *known;
   const uint64_t generation = ++producer.generation;
   producer.opened_after = model_.appended_lsn;
   const auto row = model_.ledger.producers.find(producer.hash);
   const int64_t last = row == model_.ledger.producers.end() ? 0 : row->second.last_sequence;
-  command.done = [this, &producer, generation, last, call = NewCall()](auto result) {
+  const auto ended = ExpectEnd(command, producer);
+  command.done = [this, &producer, generation, last, ended, call = NewCall()](auto result) {
     Answered(call);
     if (!result.ok()) return Fail("a producer was refused");
     Check(result->last_sequence == last,
           absl::StrCat("last sequence ", result->last_sequence, " instead of ", last));
     if (producer_streams_.size() >= kStreamsMax) producer_streams_.erase(producer_streams_.begin());
     producer_streams_.push_back(
-        {&producer, generation, result->stream, last + 1, next_caller_++});
+        {&producer, generation, result->stream, last + 1, next_caller_++, ended});
     ++model_.seen["producers opened"];
   };
   world_.shard->Apply(std::move(command), now());
+}
+
+// Of the generation that begins.
+std::shared_ptr<const bool> FeatureDriver::ExpectEnd(OpenProducerCommand& command,
+                                                     ModelProducer& producer) {
+  const auto ended = std::make_shared<bool>(false);
+  command.ended = [this, ended, &producer,
+                   generation = producer.generation](const absl::Status& why) {
+    Check(!std::exchange(*ended, true), "a producer's stream ended twice");
+    const ErrorReason reason = ReasonOf(why);
+    if (reason == ErrorReason::kProducerFenced) {
+      return Check(producer.generation != generation, "fenced by nobody");
+    }
+    Check(reason == (producer.queue.empty() ? ErrorReason::kExchangeNotFound
+                                            : ErrorReason::kQueueDeleted),
+          absl::StrCat("a producer's stream ended: ", why.ToString()));
+    Check(!model_.HasTarget(producer), "a producer's stream ended though its target is there");
+    ++model_.seen["producers of what is gone"];
+  };
+  return ended;
+}
+
+// At rest a stream is over if a newer one has come or its target has gone.
+void FeatureDriver::CheckStreamsOfProducers() {
+  for (const ProducerStream& stream : producer_streams_) {
+    const bool over = stream.generation != stream.producer->generation ||
+                      !model_.HasTarget(*stream.producer);
+    Check(*stream.ended == over, over ? "a producer's stream is not told its end"
+                                      : "a producer's stream ended for no reason");
+  }
 }
 
 void FeatureDriver::DoProduce() {

@@ -114,6 +114,13 @@ void Ledger::OnDelete(Family family, std::string_view key) {
   if (meta->type == MetaType::kExchange || meta->type == MetaType::kBinding) {
     return OnRouting(*meta, nullptr);
   }
+  if (meta->type == MetaType::kProducer) {
+    const auto kept = producers.find(meta->hash);
+    if (kept == producers.end()) return;
+    undo_.push_back([this, at = kept->first, before = kept->second] { producers[at] = before; });
+    producers.erase(kept);
+    return;
+  }
   if (meta->type != MetaType::kQueue) return;
   LedgerQueue& queue = queues[meta->qid];
   current_.queues_gone.push_back(meta->qid);
@@ -220,8 +227,15 @@ void Ledger::OnProducer(const Hash128& producer, std::string_view value) {
   }
   storage::ProducerRow& kept = producers[producer];
   current_.producers_before.try_emplace(producer, kept);
-  undo_.push_back([&kept, before = kept] { kept = before; });
+  undo_.push_back([this, producer, before = kept] { producers[producer] = before; });
   kept = *row;
+}
+
+uint64_t Ledger::ExchangeNumber(const std::string& name) const {
+  for (const auto& [number, exchange] : exchange_rows_) {
+    if (exchange == name) return number;
+  }
+  return 0;
 }
 
 // Null: the row goes.

@@ -149,6 +149,8 @@ class Ledger : private storage::Batch::Visitor {
   LedgerQueue* Find(const std::string& name) const;
   LedgerMessage* At(const MessagePosition& at);
   const storage::DedupRow* Dedup(QueueId qid, const Hash128& hash) const;
+  // The numbers of the rows of exchanges that exist; 0: there is none.
+  uint64_t ExchangeNumber(const std::string& name) const;
 
   std::map<QueueId, LedgerQueue> queues;
   ModelRouting routing;

@@ -54,10 +54,12 @@ struct FeatureConsumer {
   std::deque<int64_t> grants;  // when, for its rate
 };
 
-// A producer of PublishStream: its streams follow each other, each is a generation.
+// A producer of PublishStream, of one queue or exchange and not of the next one of its name: its
+// streams follow each other, each is a generation.
 struct ModelProducer {
   std::string queue;
   std::string exchange;
+  uint64_t number = 0;  // of the queue, or of the exchange's row
   Hash128 hash{};
   uint64_t generation = 0;
   Lsn opened_after = 0;  // what had been appended when this generation began
@@ -135,6 +137,7 @@ class FeatureModel {
   void CleanStop();
   void StartBoot();
   bool EverythingKnown() const { return known_; }
+  bool HasTarget(const ModelProducer& producer) const;
 
   // --- what is asked
   std::shared_ptr<PlannedPublish> Plan(PlannedPublish publish);
@@ -229,6 +232,7 @@ class FeatureModel {
   // model_answers.cc
   void CheckRefusal(const PlannedPublish& publish, ErrorReason reason);
   void CheckUnrouted();
+  void CheckTargetsGone();
   void CheckDuplicate(const PlannedPublish& publish, size_t index,
                       const PublishedMessage& published);
   bool HasRoomFor(const LedgerQueue& queue, int64_t bytes, int depth) const;
@@ -278,6 +282,7 @@ class FeatureModel {
   uint64_t publishes_ = 0;
   ModelRouting routing_of_last_turn_;
   std::vector<std::pair<const PlannedPublish*, ErrorReason>> unrouted_;  // refused in this turn
+  std::vector<const ModelProducer*> without_target_;  // refused for that in this turn
   std::set<std::string> asked_rows_;
   std::set<std::string> may_go_;
   std::set<PlannedPublish*> stored_now_;  // by the batch

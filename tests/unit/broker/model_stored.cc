@@ -127,6 +127,13 @@ void FeatureModel::CheckSequence(const LedgerMessage& message, PlannedPublish& p
   ModelProducer& producer = *publish.producer;
   const int64_t sequence = publish.first_sequence + static_cast<int64_t>(index);
   const bool again = publish.messages[index].stored_in.size() > 1;
+  const uint64_t target = producer.queue.empty() ? ledger.ExchangeNumber(producer.exchange)
+                                                 : message.at.qid;
+  if (target != producer.number) {
+    // Within a turn the exchange may have gone after it.
+    const bool gone_since = producer.queue.empty() && target == 0;
+    if (!gone_since) Fail(message, "stored by a producer of what had its target's name before");
+  }
   const auto kept = ledger.producers.find(producer.hash);
   if (kept == ledger.producers.end() || kept->second.last_sequence < sequence) {
     Fail(message, "stored without its sequence");
