@@ -144,7 +144,9 @@ class LinePublisher {
     const auto counts = publisher_->counts();
     const absl::Duration took = absl::Now() - started_;
     if (context_.json) {
-      std::cout << absl::StrCat("{\"confirmed\":", counts.confirmed, ",\"refused\":", counts.refused,
+      std::cout << absl::StrCat("{\"confirmed\":", counts.confirmed,
+                                ",\"duplicates\":", counts.duplicates,
+                                ",\"refused\":", counts.refused,
                                 ",\"not_sent\":", counts.not_sent,
                                 ",\"unknown\":", counts.unknown, ",\"resent\":", counts.resent,
                                 ",\"all_read\":", stopped_at_line_ == 0 ? "true" : "false",
@@ -152,6 +154,9 @@ class LinePublisher {
                 << std::endl;
     } else if (!options_.quiet) {
       std::string text = absl::StrCat("confirmed ", HumanCount(counts.confirmed, "message"));
+      if (counts.duplicates > 0) {
+        absl::StrAppend(&text, ", ", HumanCount(counts.duplicates), " of them known already");
+      }
       if (counts.refused > 0) absl::StrAppend(&text, ", not stored ", HumanCount(counts.refused));
       if (counts.not_sent > 0) absl::StrAppend(&text, ", not sent ", HumanCount(counts.not_sent));
       if (counts.unknown > 0) absl::StrAppend(&text, ", unknown ", HumanCount(counts.unknown));

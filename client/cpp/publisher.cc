@@ -271,6 +271,7 @@ class Publisher::Impl {
 
   void TakeStored(v1::PublishStreamStored* stored, std::vector<Report>* reports) {
     int next_result = 0;
+    counts_.duplicates += stored->duplicates();
     while (written_ > 0 && front_sequence_ <= stored->through_sequence()) {
       Entry& entry = unsettled_.front();
       if (!entry.settled) {

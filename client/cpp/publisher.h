@@ -49,7 +49,7 @@ struct PublisherOptions {
   // stores no sequence of one (target, producer_id) twice. So kResend makes no duplicates (kReopen
   // is taken as kResend), and a new publisher that is given the same messages again from the first
   // on gets those that are stored already answered as confirmed. The first refusal ends the
-  // publisher. Empty: none of this.
+  // publisher, and so does the end of its target. Empty: none of this.
   std::string producer_id = {};
   // As in PublishStreamInit.
   bool mandatory = false;
@@ -99,6 +99,9 @@ class Publisher {
 
   struct Counts {
     int64_t confirmed = 0;
+    // Of those, what the server had stored before: by its deduplication id, or as a sequence of the
+    // producer.
+    int64_t duplicates = 0;
     int64_t refused = 0;   // certainly not stored, those that Publish found too large included
     int64_t not_sent = 0;  // certainly not stored, as the publisher ended before
     int64_t unknown = 0;   // maybe stored

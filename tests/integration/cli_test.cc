@@ -292,6 +292,22 @@ TEST_F(CliTest, AnAddressThatIsNoneIsWrongUsage) {
   EXPECT_EQ(RunSluice("dns:" + server_.address(), {"queue", "list"}).exit_code, kOk);
 }
 
+TEST_F(CliTest, PublishTellsHowManyLinesWereKnownAlready) {
+  MakeQueue("q");
+  const std::vector<std::string> publish = {"publish", "q", "--producer-id", "import-7"};
+  EXPECT_THAT(Run(publish, "1\n2\n3\n").out, HasSubstr("confirmed 3 messages ("));
+  EXPECT_THAT(Run(publish, "1\n2\n3\n4\n5\n").out,
+              HasSubstr("confirmed 5 messages, 3 of them known already ("));
+  std::vector<std::string> as_json = publish;
+  as_json.insert(as_json.begin(), "--json");
+  EXPECT_THAT(Run(as_json, "1\n2\n").out, HasSubstr("\"confirmed\":2,\"duplicates\":2,"));
+  EXPECT_EQ(Stats("q").ready(), 5);
+  EXPECT_EQ(Run({"queue", "delete", "q"}).exit_code, kOk);
+  MakeQueue("q");
+  EXPECT_THAT(Run(publish, "1\n2\n3\n").out, HasSubstr("confirmed 3 messages ("));
+  EXPECT_EQ(Stats("q").ready(), 3) << "of the new queue none was known";
+}
+
 TEST_F(CliTest, OneMessageIsNotMessages) {
   MakeQueue("q", absl::Seconds(1));
   EXPECT_THAT(Run({"publish", "q"}, "one\n").out, HasSubstr("confirmed 1 message ("));

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -122,6 +123,25 @@ TEST_F(PublisherTest, ABrokenStreamReportsInFlightAsMaybeAndEndsThePublisher) {
   EXPECT_TRUE(MaybeHappened(outcomes_[2].status));
   EXPECT_EQ(publisher.counts().unknown, 1);
   EXPECT_TRUE(absl::IsUnavailable(publisher.Publish(Body("more"))));
+}
+
+TEST_F(PublisherTest, CountsWhatTheServerHadStoredBefore) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      v1::PublishStreamResponse response = StoredThrough(LastOf(batch));
+      // The first seven of all.
+      const int64_t known = std::min<int64_t>(LastOf(batch), 7) - batch.first_sequence() + 1;
+      response.mutable_stored()->set_duplicates(static_cast<int>(std::max<int64_t>(known, 0)));
+      return stream.Write(response);
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(),
+                      {.queue = "q", .max_batch_messages = 3, .producer_id = "p"});
+  PublishNumbers(publisher, 10);
+  ASSERT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(publisher.counts().confirmed, 10);
+  EXPECT_EQ(publisher.counts().duplicates, 7);
 }
 
 TEST_F(PublisherTest, ResendSendsAgainWhatHasNoOutcome) {
