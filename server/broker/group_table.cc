@@ -185,6 +185,12 @@ uint64_t GroupTable::Fetched(Lane lane, StoredMessage message) {
   return kept.payload.size();
 }
 
+void GroupTable::NoteInfo(Lane lane, Seq seq, MessageInfo info) {
+  const auto parked = lanes_[lane].parked.find(seq);
+  if (parked == lanes_[lane].parked.end()) return;
+  Find(parked->second, lane)->parked.at(seq).info = std::move(info);
+}
+
 uint64_t GroupTable::ClearLane(Lane lane) {
   uint64_t bytes = 0;
   std::vector<uint64_t> emptied;

@@ -68,6 +68,8 @@ class GroupTable {
   std::vector<Seq> CandidatesToFetch(Lane lane, size_t max) const;
   // What was read for a parked message; ignored if it is not parked any more. Returns bytes kept.
   uint64_t Fetched(Lane lane, storage::StoredMessage message);
+  // The same for its info alone.
+  void NoteInfo(Lane lane, Seq seq, MessageInfo info);
 
   // Takes a message out that leaves otherwise. False if it is not parked; `payload_bytes` are those
   // that it kept. If it may have been skipped, call RemoveSkipped.

@@ -116,7 +116,7 @@ struct LaneState {
     int64_t ready_since_ms = 0;
   };
   Peeked peeked;
-  bool peek_wanted = false;  // it is to be read for that
+  bool peek_wanted = false;  // it, or the first candidate of a group, is to be read for that
   Seq loaded_end = 0;        // seqs below it were stored before this boot
   absl::flat_hash_map<Seq, OpenMessage> open;
   absl::btree_set<Seq> returned;

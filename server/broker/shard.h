@@ -519,6 +519,7 @@ class Shard {
   void WantPeek(Queue& queue, LaneState& lane);
   void StartPeeks();
   void StartPeek(Queue& queue, LaneState& lane);
+  void PeekCandidate(Queue& queue, LaneState& lane);
   void PurgeLane(Queue& queue, LaneState& lane, bool include_leased, Now now);
   void EndConsumersOf(Queue& queue, const absl::Status& status);
 

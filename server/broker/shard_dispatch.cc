@@ -90,7 +90,11 @@ std::array<Lane, kImmediateLanes> Shard::LaneOrder(Queue& queue, Now now) {
       if (message.ready_since_ms > 0) head_ms = message.ready_since_ms;
     } else if (queue.groups && queue.groups->Candidate(id)) {
       const int64_t since_ms = queue.groups->CandidateMessage(id).info.ReadySinceMs();
-      if (since_ms > 0) head_ms = since_ms;
+      if (since_ms > 0) {
+        head_ms = since_ms;
+      } else {
+        FetchParked(queue, *lane);  // as below
+      }
     } else if (const storage::StoredMessage* front = lane->Front(&window_bytes_)) {
       head_ms = front->info.ReadySinceMs();
     } else if (lane->HasMoreOnDisk()) {

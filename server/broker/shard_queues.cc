@@ -158,8 +158,13 @@ std::optional<int64_t> Shard::OldestReadyMs(Queue& queue, LaneState& lane) {
   }
   const Lane id = lane.position.lane;
   if (queue.groups && queue.groups->Candidate(id)) {
-    const int64_t since_ms = queue.groups->CandidateMessage(id).info.ReadySinceMs();
+    const storage::StoredMessage& candidate = queue.groups->CandidateMessage(id);
+    const int64_t since_ms = candidate.info.ReadySinceMs();
     if (since_ms > 0) return since_ms;
+    // It was found by its group's index, which does not tell. What follows it is younger.
+    WantPeek(queue, lane);
+    if (candidate.seq < lane.loaded_end) return boot_begin_ms_;
+    return std::nullopt;
   }
   if (const auto* front = lane.Front(&window_bytes_)) return front->info.ReadySinceMs();
   if (const auto since_ms = lane.FirstOnDiskReadySinceMs()) return since_ms;
@@ -185,6 +190,12 @@ void Shard::StartPeeks() {
     if (!queue) continue;
     LaneState& lane = *queue->lanes[lane_id];
     lane.peek_wanted = false;
+    if (queue->groups && queue->groups->Candidate(lane_id)) {
+      if (queue->groups->CandidateMessage(lane_id).info.ReadySinceMs() == 0) {
+        PeekCandidate(*queue, lane);
+      }
+      continue;
+    }
     const bool known = !lane.window.empty() || lane.FirstOnDiskReadySinceMs();
     if (!known && !lane.reading && lane.FirstOnDisk() < lane.visible_end) StartPeek(*queue, lane);
   }
@@ -208,6 +219,27 @@ void Shard::StartPeek(Queue& queue, LaneState& lane) {
                   lane.peeked = {first.seq, first.info.ReadySinceMs()};
                 }
                 Wake(*queue);
+              }
+              StartPeeks();
+              return absl::OkStatus();
+            });
+}
+
+// Nobody has to wait for this read: it brings what no hand-out needs.
+void Shard::PeekCandidate(Queue& queue, LaneState& lane) {
+  const Seq seq = *queue.groups->Candidate(lane.position.lane);
+  ReadRequest request;
+  request.range = {queue.qid, lane.position.lane, seq, seq + 1, 1, 1};
+  lane.peek_wanted = true;  // asked for once only
+  ++peeks_;
+  StartRead(std::move(request),
+            [this, qid = queue.qid, lane_id = lane.position.lane](ReadResult& result, Now) {
+              --peeks_;
+              if (Queue* queue = FindQueue(qid)) {
+                queue->lanes[lane_id]->peek_wanted = false;
+                for (storage::StoredMessage& message : result.messages) {
+                  queue->groups->NoteInfo(lane_id, message.seq, std::move(message.info));
+                }
               }
               StartPeeks();
               return absl::OkStatus();

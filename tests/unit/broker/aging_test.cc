@@ -73,6 +73,16 @@ TEST_F(Aging, WhatIsOnlyOnDiskAgesToo) {
   EXPECT_TRUE(GetsThrough(shard_));
 }
 
+// More than its group keeps in memory: found by the group's index, and not read yet.
+TEST_F(Aging, ALongGroupAgesToItsEnd) {
+  std::vector<::sluice::testing::TestMessage> low;
+  for (int i = 0; i < 100; ++i) low.push_back({"low", 0, "g"});
+  shard_.Send("q", low);
+  for (int taken = 0; taken < 70; ++taken) ASSERT_EQ(Next(), "low");
+  shard_.Publish("q", {"high"}, 9);
+  EXPECT_TRUE(GetsThrough(shard_));
+}
+
 TEST_F(Aging, ADelayedMessageAgesFromWhenItIsDueAlsoAfterACrash) {
   ::sluice::testing::TestMessage low{"low", 2};
   low.delay_ms = 100'000;

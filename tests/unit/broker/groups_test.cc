@@ -376,5 +376,37 @@ TEST_F(Groups, TheOldestThatIsReadyIsOfAGroupToo) {
   EXPECT_EQ(shard_.Stats("q").oldest_ready_age_ms, 6000);
 }
 
+// Behind the parked ones they are found by the group's index, which knows no times.
+TEST_F(Groups, TheOldestThatIsReadyIsKnownOfALongGroupTooAtTheSecondLook) {
+  constexpr int kMessages = 300;
+  constexpr int64_t kPassMs = 600'000;
+  SendMany("a", 0, kMessages);
+  int64_t waits_ms = 0;
+  for (int taken = 1; taken <= 150; ++taken) {
+    ASSERT_TRUE(shard_.Ack("q", shard_.Receive("q").at(0).receipt).ok());
+    if (taken % 10 != 0) continue;
+    shard_.Pass(kPassMs);
+    waits_ms += kPassMs;
+    const int64_t first_look_ms = shard_.Stats("q").oldest_ready_age_ms;
+    EXPECT_TRUE(first_look_ms == 0 || first_look_ms == waits_ms) << first_look_ms;
+    EXPECT_EQ(shard_.Stats("q").oldest_ready_age_ms, waits_ms) << taken;
+    EXPECT_EQ(shard_.Stats("q").ready, kMessages - taken);
+  }
+}
+
+TEST_F(Groups, LooksAtStatisticsReadTheOldestOnce) {
+  SendMany("a", 0, 300);
+  for (int taken = 0; taken < 100; ++taken) {
+    ASSERT_TRUE(shard_.Ack("q", shard_.Receive("q").at(0).receipt).ok());
+  }
+  for (int look = 0; look < 3; ++look) {
+    shard_.Start(GetQueueCommand{"q", [](const auto&) {}});
+    EXPECT_EQ(shard_.pending_reads(), 1u);
+  }
+  EXPECT_EQ(BodiesOf(shard_.Receive("q")), Bodies{"a100"}) << "in nobody's way";
+  shard_.Start(GetQueueCommand{"q", [](const auto&) {}});
+  EXPECT_EQ(shard_.pending_reads(), 0u) << "what is left is blocked";
+}
+
 }  // namespace
 }  // namespace sluice::broker
