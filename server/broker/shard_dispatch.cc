@@ -213,6 +213,11 @@ Shard::Step Shard::StepFresh(Queue& queue, LaneState& lane, storage::StoredMessa
     consumer = NextTaker(queue, message.payload.size(), now);
     if (!consumer) return Step::kBlocked;
   }
+  // A candidate that dies leaves from its place in the group, like any that is parked.
+  if (expired && candidate &&
+      DieWithBody(queue, lane, message, DeathReason::kExpired, "", now)) {
+    return Step::kChanged;
+  }
   storage::StoredMessage taken;
   if (candidate) {
     message = {};  // the copy holds on to the payload
@@ -223,7 +228,7 @@ Shard::Step Shard::StepFresh(Queue& queue, LaneState& lane, storage::StoredMessa
   }
   const Seq seq = taken.seq;
   if (expired) {
-    if (!DieWithBody(queue, lane, taken, DeathReason::kExpired, "", now)) {
+    if (candidate || !DieWithBody(queue, lane, taken, DeathReason::kExpired, "", now)) {
       HoldExpired(queue, lane, std::move(taken));
     }
     return Step::kChanged;

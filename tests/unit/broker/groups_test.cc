@@ -408,5 +408,86 @@ TEST_F(Groups, LooksAtStatisticsReadTheOldestOnce) {
   EXPECT_EQ(shard_.pending_reads(), 0u) << "what is left is blocked";
 }
 
+// Those that dispatch finds expired before the sweep does, while others of the group are passed over.
+class ExpiredOfAGroup : public Groups {
+ protected:
+  static constexpr int kMessages = 300;
+  static constexpr int kExpired = 40;
+  static constexpr int64_t kTtlMs = 5000;
+  // The first one is settled at the time at which those behind it have just expired.
+  void SendAndExpire(const std::string& queue) {
+    std::vector<TestMessage> messages = OfGroup("a", 0, kMessages);
+    for (int i = 1; i <= kExpired; ++i) messages[static_cast<size_t>(i)].ttl_ms = kTtlMs;
+    shard_.Send(queue, messages);
+    sink_ = shard_.Subscribe(queue, 1);
+    const auto first = sink_->Take();
+    ASSERT_EQ(BodiesOf(first), Bodies{"a0"});
+    EXPECT_EQ(shard_.Stats(queue).blocked, kMessages - 1);
+    shard_.Advance(kTtlMs + 1);
+    shard_.StartSettle(queue, first[0].receipt, SettleAction::kAck);
+    shard_.CommitAll();
+    for (int turn = 0; turn < 5; ++turn) {
+      shard_.Turn();
+      shard_.CommitAll();
+    }
+    shard_.RunUntilQuiet();
+  }
+  std::shared_ptr<RecordingSink> sink_;
+};
+
+TEST_F(ExpiredOfAGroup, LeaveTheOthersCounted) {
+  SendAndExpire("q");
+  QueueInfo info = shard_.GetQueue("q");
+  EXPECT_EQ(info.counters.expired, static_cast<uint64_t>(kExpired));
+  EXPECT_EQ(info.stats.ready, 0);
+  EXPECT_EQ(info.stats.leased, 1);
+  EXPECT_EQ(info.stats.blocked, kMessages - kExpired - 2);
+  const auto got = sink_->Take();
+  ASSERT_EQ(BodiesOf(got), Bodies{"a41"});
+  ASSERT_TRUE(shard_.Ack("q", got[0].receipt).ok());
+  EXPECT_EQ(shard_.AckAll("q", *sink_), Names("a", 42, kMessages));
+  info = shard_.GetQueue("q");
+  EXPECT_EQ(info.stats.ready + info.stats.leased + info.stats.blocked, 0);
+}
+
+TEST_F(ExpiredOfAGroup, DoNotKeepAnIdleStreamFromItsEnd) {
+  SendAndExpire("q");
+  SubscribeCommand command;
+  command.queue = "q";
+  command.max_in_flight = 10;
+  command.max_bytes_in_flight = 1 << 20;
+  command.idle_timeout_ms = 1000;
+  const auto idle = shard_.Subscribe(std::move(command));
+  shard_.Pass(2000);
+  EXPECT_TRUE(idle->end.has_value()) << "all that is left waits behind the other stream's";
+  EXPECT_EQ(idle->waiting(), 0u);
+}
+
+TEST_F(ExpiredOfAGroup, AreHeldAndCountedWhileTheirDeadLetterQueueIsFull) {
+  QueueConfigChange dead;
+  dead.name = "dead";
+  dead.max_length = 1;
+  ASSERT_TRUE(shard_.CreateQueue(dead).ok());
+  QueueConfigChange config;
+  config.name = "held";
+  config.dead_letter_queue = "dead";
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  SendAndExpire("held");
+  // One has gone; the next holds up its group, like any that waits for its move.
+  QueueStats stats = shard_.Stats("held");
+  EXPECT_EQ(shard_.Stats("dead").ready, 1);
+  EXPECT_EQ(stats.dying, 1);
+  EXPECT_EQ(stats.ready, 0);
+  EXPECT_EQ(stats.blocked, kMessages - 2);
+  dead.max_length = 0;
+  ASSERT_TRUE(shard_.UpdateQueue(dead).ok());
+  shard_.Pass(10'000);
+  stats = shard_.Stats("held");
+  EXPECT_EQ(shard_.Stats("dead").ready, kExpired);
+  EXPECT_EQ(stats.ready, 0);
+  EXPECT_EQ(stats.blocked, kMessages - kExpired - 2);
+  EXPECT_EQ(BodiesOf(sink_->Take()), Bodies{"a41"});
+}
+
 }  // namespace
 }  // namespace sluice::broker
