@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "server/model/ids.h"
 
 namespace sluice::broker {
@@ -37,10 +38,21 @@ struct ExpirySweep {
   int64_t began_ms = 0;       // when it last began at the first key
   bool holding = false;       // the last one held something back
   bool room_made = false;     // since then, where what it held back is to go
+  // Queues of which something was held back: by this sweep so far, and by the one before it.
+  absl::flat_hash_set<QueueId> held_queues;
+  absl::flat_hash_set<QueueId> held_queues_before;
 
-  void HoldBack(std::string key) {
+  void HoldBack(QueueId qid, std::string key) {
+    held_queues.insert(qid);
     if (held_back.empty() || key < held_back) held_back = std::move(key);
   }
+  // Something of the queue has expired and waits for room: as of the last look, which is repeated
+  // while there is any.
+  bool Holds(QueueId qid) const {
+    return held_queues.contains(qid) || held_queues_before.contains(qid);
+  }
+  // The last page of a sweep is done.
+  void NoteHeld() { held_queues_before = std::exchange(held_queues, {}); }
   void RoomMade(int64_t now_ms) {
     room_made = true;
     if (holding && !busy) Expect(now_ms);

@@ -109,7 +109,7 @@ struct Queue {
   size_t dying_stuck = 0;   // the last so many of them did not fit, and wait for room
   bool dying_pending = false;
   bool moving_dying = false;
-  bool dead_letters_wait = false;         // the dead-letter queue has no room
+  bool dead_letters_wait = false;         // the dead-letter queue had no room when last tried
   std::vector<QueueId> waiting_sources;   // queues whose dead letters wait for room here
   // Parked publishes that do, by arrival; those behind the first are not tried before it. One that
   // waits for several queues keeps its place in each that it found full, also while another is: it

@@ -97,7 +97,7 @@ void Shard::JoinDue(Queue& queue, storage::StoredMessage message, Now now) {
       // its time already.
       const int64_t expire_ms = message.info.expire_ms;
       const MessagePosition at = JoinLane(queue, from, std::move(message));
-      expiry_.HoldBack(storage::ExpiryKey(at, expire_ms));
+      expiry_.HoldBack(queue.qid, storage::ExpiryKey(at, expire_ms));
       boot_row_.expiry_cursor_ms = std::min(boot_row_.expiry_cursor_ms, expire_ms);
     }
     return;

@@ -116,7 +116,7 @@ void Shard::ExpireFound(Queue& queue, LaneState& lane, storage::StoredMessage me
   const std::string row = storage::ExpiryKey(lane.At(message.seq), message.info.expire_ms);
   if (DieWithBody(queue, lane, std::move(message), DeathReason::kExpired, "", now)) return;
   // Its dead-letter queue is full.
-  expiry_.HoldBack(row);
+  expiry_.HoldBack(queue.qid, row);
 }
 
 void Shard::FinishSweep(Now now) {
@@ -130,6 +130,7 @@ void Shard::FinishSweep(Now now) {
     expiry_.not_before_ms = now.engine_ms;
     return expiry_.Expect(now.engine_ms);
   }
+  expiry_.NoteHeld();
   expiry_.holding = !expiry_.held_back.empty();
   if (expiry_.holding) {
     // What joined after its expiry may be further on than the sweep.

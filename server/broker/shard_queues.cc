@@ -299,7 +299,11 @@ QueueInfo Shard::Describe(Queue& queue, Now now) {
   if (waiting > 0) info.waiting.push_back(WaitReason::kRetryBackoff);
   if (stats.leased > 0) info.waiting.push_back(WaitReason::kLeased);
   if (stats.blocked > stats.dying) info.waiting.push_back(WaitReason::kGroupBlocked);
-  if (queue.dead_letters_wait) info.waiting.push_back(WaitReason::kDeadLetterQueueFull);
+  // Those that found no room may have gone in other ways since.
+  const bool some_wait = stats.dying > 0 || expiry_.Holds(queue.qid);
+  if (queue.dead_letters_wait && some_wait) {
+    info.waiting.push_back(WaitReason::kDeadLetterQueueFull);
+  }
   return info;
 }
 

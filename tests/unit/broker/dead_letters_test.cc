@@ -197,6 +197,27 @@ TEST_F(DeadLetters, AFullDeadLetterQueueMakesThemWaitInOrder) {
   EXPECT_EQ(shard_.Totals().open_messages, 0u);
 }
 
+TEST_F(DeadLetters, AQueueOfWhichNoneWaitsAnyMoreDoesNotSayThatTheDeadLetterQueueIsFull) {
+  Create(0, /*dlq_length=*/1);
+  shard_.Send("dlq", {{"full"}});
+  shard_.Send("q", {{"0"}, {"1"}});
+  Reject(2);
+  const std::vector<WaitReason> full{WaitReason::kDeadLetterQueueFull};
+  EXPECT_EQ(shard_.GetQueue("q").waiting, full);
+  for (const auto& message : shard_.List("q")) {
+    EXPECT_EQ(shard_.GetQueue("q").waiting, full);
+    EditMessagesCommand command;
+    command.queue = "q";
+    command.action = EditMessagesCommand::Action::kDelete;
+    command.positions = {message.position};
+    ASSERT_EQ(*shard_.Edit(std::move(command)), 1);
+  }
+  EXPECT_TRUE(shard_.GetQueue("q").waiting.empty());
+  shard_.Send("q", {{"2"}});
+  Reject(1);
+  EXPECT_EQ(shard_.GetQueue("q").waiting, full) << "said again when it is so again";
+}
+
 TEST_F(DeadLetters, OneThatDoesNotFitHoldsUpNoSmallerOnes) {
   QueueConfigChange dlq;
   dlq.name = "dlq";

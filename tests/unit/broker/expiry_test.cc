@@ -1,6 +1,8 @@
 // Time to live: an expired message is never delivered, and leaves whether or not anybody consumes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/support/shard_harness.h"
 
 namespace sluice::broker {
@@ -158,6 +160,39 @@ TEST_F(Expiry, SettledMessagesAreNotTouchedBySweeps) {
   ASSERT_TRUE(shard_.DeleteQueue("gone").ok());
   shard_.Pass(5000);
   EXPECT_TRUE(shard_.page_error().ok()) << shard_.page_error();
+}
+
+TEST_F(Expiry, AFullDeadLetterQueueIsNamedAsLongAsSomethingWaitsForIt) {
+  CreateWithDlq(/*dlq_length=*/1);
+  shard_.Send("dlq", {{"full"}});
+  shard_.Send("source", {Living("a", 1000), Living("b", 1000), {"c"}});
+  const auto named = [&] {
+    const auto waiting = shard_.GetQueue("source").waiting;
+    return std::count(waiting.begin(), waiting.end(), WaitReason::kDeadLetterQueueFull) > 0;
+  };
+  EXPECT_FALSE(named());
+  shard_.Pass(2000);
+  EXPECT_TRUE(named());
+  for (int seconds = 0; seconds < 30; ++seconds) {
+    shard_.Pass(1000);
+    EXPECT_TRUE(named()) << "also while it is being tried again";
+  }
+  const auto listed = shard_.List("source");
+  EditMessagesCommand command;
+  command.queue = "source";
+  command.action = EditMessagesCommand::Action::kDelete;
+  command.positions = {listed.at(0).position};
+  ASSERT_EQ(*shard_.Edit(std::move(command)), 1);
+  shard_.Pass(10'000);
+  EXPECT_TRUE(named()) << "one is left";
+  command = EditMessagesCommand();
+  command.queue = "source";
+  command.action = EditMessagesCommand::Action::kDelete;
+  command.positions = {listed.at(1).position};
+  ASSERT_EQ(*shard_.Edit(std::move(command)), 1);
+  shard_.Pass(10'000);
+  EXPECT_FALSE(named());
+  EXPECT_EQ(shard_.ListBodies("source"), Bodies{"c"});
 }
 
 TEST_F(Expiry, AFullDeadLetterQueueHoldsTheMessageAndItIsStillNotDelivered) {
