@@ -297,7 +297,6 @@ void Shard::RemoveProducersOf(const ProducerTarget& target) {
     const auto* publish = std::get_if<PublishCommand>(&parked->command);
     if (!publish || !streams.contains(publish->producer_stream)) continue;
     orphaned_lines_.push_back(parked->line);
-    if (Queue* full = FindQueue(parked_lines_.at(parked->line).full)) RoomMade(*full);
   }
 }
 

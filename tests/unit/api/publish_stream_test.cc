@@ -163,7 +163,7 @@ TEST_F(PublishStreamTest, FencedProducerEndsAborted) {
 TEST_F(PublishStreamTest, WhatIsKeptOfAProducerDoesNotKeepTheMemoryOfItsCall) {
   constexpr int kStreams = 200;
   constexpr int64_t kBytesPerStreamMax = 256;
-  std::vector<absl::AnyInvocable<void()>> fenced;
+  std::vector<absl::AnyInvocable<void(const absl::Status&)>> kept;
   for (int i = 0; i < kStreams; ++i) {
     grpc::ClientContext context;
     auto stream = queue_stub_->PublishStream(&context);
@@ -172,7 +172,7 @@ TEST_F(PublishStreamTest, WhatIsKeptOfAProducerDoesNotKeepTheMemoryOfItsCall) {
     request.mutable_init()->set_producer_id(absl::StrCat("p", i));
     ASSERT_TRUE(stream->Write(request));
     auto command = shard_.Take<broker::OpenProducerCommand>();
-    fenced.push_back(std::move(command.fenced));
+    kept.push_back(std::move(command.ended));
     command.done(broker::ProducerOpened{static_cast<uint64_t>(i + 1), 0});
     stream->WritesDone();
     v1::PublishStreamResponse response;
@@ -182,8 +182,8 @@ TEST_F(PublishStreamTest, WhatIsKeptOfAProducerDoesNotKeepTheMemoryOfItsCall) {
   server_.reset();  // and with it every call
   const auto bytes_in_use = [] { return static_cast<int64_t>(mallinfo2().uordblks); };
   const int64_t bytes_before = bytes_in_use();
-  for (auto& tell : fenced) {
-    tell();  // does nothing any more
+  for (auto& tell : kept) {
+    tell(absl::AbortedError("a newer one"));  // does nothing any more
     tell = nullptr;
   }
   EXPECT_LT(bytes_before - bytes_in_use(), kStreams * kBytesPerStreamMax);
