@@ -10,6 +10,7 @@ namespace sluice::broker {
 using storage::Family;
 
 void Shard::StoreExchangeRow(const std::string& name) {
+  routes_changed_ = true;
   const Router::StoredExchange& stored = *router_.FindExchange(name);
   batch_.Put(Family::kMeta, storage::ExchangeKey(options_.shard, stored.number),
              storage::EncodeExchange(stored.exchange));
@@ -26,7 +27,7 @@ absl::StatusOr<bool> Shard::AddExchange(const ExchangeChange& wanted) {
 absl::Status Shard::RemoveExchange(const std::string& name, bool if_unused) {
   const auto removed = router_.DeleteExchange(name, if_unused);
   if (!removed.ok()) return removed.status();
-  routes_gone_ = true;
+  routes_changed_ = true;
   batch_.Delete(Family::kMeta, storage::ExchangeKey(options_.shard, removed->exchange));
   RemoveProducersOf({.is_exchange = true, .number = removed->exchange});
   for (const uint64_t number : removed->bindings) {
@@ -46,6 +47,7 @@ absl::Status Shard::AddBinding(const Binding& binding, bool* created) {
   if (created) *created = *added;
   if (*added) {
     ++boot_row_.next_number;
+    routes_changed_ = true;
     batch_.Put(Family::kMeta, storage::BindingKey(options_.shard, number),
                storage::EncodeBinding(binding));
   }
@@ -55,14 +57,14 @@ absl::Status Shard::AddBinding(const Binding& binding, bool* created) {
 absl::Status Shard::RemoveBinding(const Binding& binding) {
   const auto number = router_.DeleteBinding(binding);
   if (!number.ok()) return number.status();
-  routes_gone_ = true;
+  routes_changed_ = true;
   batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, *number));
   return absl::OkStatus();
 }
 
 void Shard::RemoveBindingsOf(const Queue& queue) {
   for (const uint64_t number : router_.RemoveBindingsTo(queue.row.config.name)) {
-    routes_gone_ = true;
+    routes_changed_ = true;
     batch_.Delete(Family::kMeta, storage::BindingKey(options_.shard, number));
   }
 }

@@ -305,7 +305,7 @@ bool Shard::EditOne(Queue& queue, LaneState& lane, storage::StoredMessage messag
 }
 
 // What has been granted before keeps its place and its attempts, and what may have been before a crash
-// keeps its place as well: a receipt is good for no other. The rest moves.
+// keeps its place as well, where it can: a receipt is good for no other. The rest moves.
 bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage message,
                        int64_t due_ms, Now now) {
   const Seq seq = message.seq;
@@ -319,7 +319,8 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   }
   const uint64_t group_hash = message.info.group_hash;
   const bool may_have_been_out = lane.position.lane != kDelayedLane && seq < lane.crash_bound;
-  if (may_have_been_out && !GroupIsOpen(queue, group_hash)) {
+  // In its place it would hold up its group, and keep its time to live.
+  if (may_have_been_out && group_hash == 0 && message.info.expire_ms == 0) {
     if (due_ms > now.engine_ms) HoldUntil(queue, lane, message, due_ms);
     return true;
   }
@@ -342,13 +343,10 @@ bool Shard::Reschedule(Queue& queue, LaneState& lane, storage::StoredMessage mes
   return true;
 }
 
-// It waits as a retry does, though it may never have been out.
+// It waits as a retry does, though it may never have been out. For messages of no group.
 void Shard::HoldUntil(Queue& queue, LaneState& lane, const storage::StoredMessage& message,
                       int64_t due_ms) {
   const Seq seq = message.seq;
-  uint64_t bytes = 0;
-  if (queue.groups && queue.groups->Remove(lane.position.lane, seq, &bytes)) window_bytes_ -= bytes;
-  if (message.info.group_hash != 0 && !queue.groups) queue.groups = std::make_unique<GroupTable>();
   OpenMessage& open = OpenFresh(queue, lane, message);
   lane.holes_bound = std::max(lane.holes_bound, seq + 1);
   open.state = OpenState::kWaiting;

@@ -248,7 +248,7 @@ void Shard::RoomMade(Queue& queue) {
 }
 
 void Shard::RunRoomMade(Now now) {
-  if (std::exchange(routes_gone_, false)) {
+  if (std::exchange(routes_changed_, false)) {
     for (const auto& [name, line] : parked_lines_) {
       if (FirstWaitsForRoom(line)) orphaned_lines_.push_back(name);
     }

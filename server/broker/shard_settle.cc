@@ -79,6 +79,7 @@ Shard::Unread Shard::FindOutlines(Queue& queue, std::vector<SettleItem>& items, 
     if (item.action == SettleAction::kRelease || item.outline || (!unread.seqs.empty() && at.lane != unread.lane)) continue;
     const auto found = FindHonoured(queue, item.receipt, now.mono_ns);
     if (!found.ok() || found->settled || found->message) continue;
+    if (at.seq >= found->lane->visible_end) continue;  // cannot have been out, and cannot be read
     const storage::StoredMessage* known = found->lane->Find(at.seq);
     if (known && known->payload) {
       item.outline = MakeOutline(*known);

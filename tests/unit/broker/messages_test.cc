@@ -316,7 +316,7 @@ TEST_F(Messages, AMovedRetryExpiresInTime) {
 // A crash made it ready again, and its receipt stays good.
 TEST_F(Messages, WhatMayHaveBeenOutBeforeACrashKeepsItsPlaceAndItsReceipt) {
   for (const bool crash_again : {false, true}) {
-    shard_.Send("q", {{"m"}, {"group", 4, "g"}, {"never out"}});
+    shard_.Send("q", {{"m"}, {"n"}, {"never out"}});
     const auto got = shard_.Receive("q", 2);
     shard_.Crash();
     auto command = All(Action::kReschedule);
@@ -330,6 +330,27 @@ TEST_F(Messages, WhatMayHaveBeenOutBeforeACrashKeepsItsPlaceAndItsReceipt) {
     ASSERT_EQ(BodiesOf(left), Bodies{"never out"});
     ASSERT_TRUE(shard_.Ack("q", left[0].receipt).ok());
   }
+}
+
+// They move: a receipt of before is void then.
+TEST_F(Messages, AfterACrashOneOfAGroupThatIsPutOffHoldsUpNobody) {
+  shard_.Send("q", {{"1", 4, "g"}, {"2", 4, "g"}, {"3", 4, "g"}});
+  const auto got = shard_.Receive("q", 1);
+  shard_.Crash();
+  auto command = All(Action::kReschedule);
+  command.positions = {command.positions[0], command.positions[2]};
+  command.delay_ms = 5000;
+  EXPECT_EQ(*shard_.Edit(std::move(command)), 2);
+  EXPECT_EQ(ReasonOf(shard_.Ack("q", got.at(0).receipt)), ErrorReason::kLeaseExpired);
+  Bodies bodies;
+  for (int i = 0; i < 3; ++i) {
+    const auto next = shard_.Receive("q", 1);
+    ASSERT_EQ(next.size(), 1u);
+    bodies.push_back(BodiesOf(next)[0]);
+    ASSERT_TRUE(shard_.Ack("q", next[0].receipt).ok());
+    if (i == 0) shard_.Pass(6000);
+  }
+  EXPECT_EQ(bodies, (Bodies{"2", "1", "3"}));
 }
 
 TEST_F(Messages, WhatWasPutOffAfterACrashSaysThatItMayHaveBeenOut) {
