@@ -80,7 +80,8 @@ TEST_F(GroupsTest, ADelayedMessageJoinsItsGroupWhenItIsDue) {
   const v1::Delivery a1 = ReceiveAll("q", 1)[0];
   EXPECT_EQ(a1.message().body(), "a1") << "what is not due holds up nobody";
   Reschedule("q", id, absl::Milliseconds(100));
-  EXPECT_TRUE(WaitUntil([&] { return Stats("q").blocked() == 1; }));
+  EXPECT_TRUE(WaitUntil([&] { return Stats("q").delayed() == 0; }));
+  EXPECT_EQ(Look("q", id).state(), v1::MESSAGE_STATE_BLOCKED);
   EXPECT_THAT(Receive("q", 1, absl::ZeroDuration()), IsEmpty());
   Ack("q", {a1.receipt()});
   EXPECT_THAT(Drain("q"), ElementsAre("delayed"));
