@@ -30,7 +30,7 @@ void ConsumeCall::Arm(const MethodBinding& binding, EventLoop* loop) {
 }
 
 ConsumeCall::ConsumeCall(const MethodBinding& binding, EventLoop* loop)
-    : ConsumerStream(binding, loop), armed_(binding), stream_(&context_) {}
+    : ConsumerStream(binding, loop), stream_(&context_) {}
 
 std::shared_ptr<ConsumeCall> ConsumeCall::consume_self() {
   return std::static_pointer_cast<ConsumeCall>(shared_from_this());
@@ -38,7 +38,7 @@ std::shared_ptr<ConsumeCall> ConsumeCall::consume_self() {
 
 void ConsumeCall::OnRequested(bool ok) {
   if (!ok) return ReleaseDone();
-  Arm(armed_, loop_);
+  Arm(binding_, loop_);
   Begin();
   if (auto status = Admit(); !status.ok()) return EndWith(std::move(status));
   Open();

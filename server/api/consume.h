@@ -81,7 +81,6 @@ class ConsumeCall final : public ConsumerStream {
   bool MayFinish() const override;
   void TakeDrained() override;
 
-  const MethodBinding armed_;
   RawBidiStream stream_;
   grpc::ByteBuffer request_;
   Tag read_tag_;  // request, then reads

@@ -38,29 +38,10 @@ void HandleHealthCheck(const std::shared_ptr<UnaryCall>& call) {
   call->Reply(response);
 }
 
-void HealthWatch::Arm(const MethodBinding& binding, EventLoop* loop) {
-  auto call = std::make_shared<HealthWatch>(binding, loop);
-  call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&HealthWatch::OnDone>(call));
-  void* const tag = call->call_tag_.Arm<&HealthWatch::OnRequested>(call);
-  binding.service->RequestServerStream(binding.method->index, &call->context_,
-                                       &call->request_bytes_, &call->writer_, loop->queue(), tag);
-}
-
 HealthWatch::HealthWatch(const MethodBinding& binding, EventLoop* loop)
-    : Call(binding, loop), armed_(binding), writer_(&context_) {}
+    : ServerStreamCall(binding, loop) {}
 
-std::shared_ptr<HealthWatch> HealthWatch::self() {
-  return std::static_pointer_cast<HealthWatch>(shared_from_this());
-}
-
-void HealthWatch::OnRequested(bool ok) {
-  if (!ok) {
-    done_tag_.Release();
-    return;
-  }
-  Arm(armed_, loop_);
-  Begin();
-  CountReceived();
+void HealthWatch::OnRequested() {
   if (const auto status = Open(); !status.ok()) {
     over_ = true;
     refused_code_ = static_cast<int>(status.code());
@@ -103,7 +84,7 @@ void HealthWatch::OnFinished(bool ok) {
   End(ok ? refused_code_ : static_cast<int>(grpc::StatusCode::CANCELLED));
 }
 
-void HealthWatch::OnDone(bool) {
+void HealthWatch::OnDone() {
   loop_->RemoveDrainable(this);
   // After a refusal the end of the write says how the call ended.
   if (over_) return;

@@ -10,7 +10,7 @@
 #include <memory>
 
 #include "grpc/health/v1/health.pb.h"
-#include "server/api/call.h"
+#include "server/api/server_stream_call.h"
 
 namespace sluice::api {
 
@@ -18,30 +18,21 @@ void HandleHealthCheck(const std::shared_ptr<UnaryCall>& call);
 
 // The server's shutdown waits for a watch only until it has written NOT_SERVING. The stream stays
 // open even then, to the end of the server: clients would open it again at once.
-class HealthWatch final : public Call {
+class HealthWatch final : public ServerStreamCall<HealthWatch> {
  public:
-  // Waits for the next call; when it comes, the next is waited for.
-  static void Arm(const MethodBinding& binding, EventLoop* loop);
-
   HealthWatch(const MethodBinding& binding, EventLoop* loop);
 
  private:
   using ServingStatus = grpc::health::v1::HealthCheckResponse::ServingStatus;
 
-  std::shared_ptr<HealthWatch> self();
-  void OnRequested(bool ok);
+  void OnRequested() override;
   absl::Status Open();
   // What the client is to know, if it does not yet and no write is out.
   void WriteIfChanged();
   void OnWritten(bool ok);
   void OnFinished(bool ok);
-  void OnDone(bool ok);
+  void OnDone() override;
 
-  const MethodBinding armed_;
-  grpc::ByteBuffer request_bytes_;
-  RawStreamWriter writer_;
-  Tag call_tag_;  // request, writes, finish: one after the other
-  Tag done_tag_;
   StreamSlot slot_;
   bool known_service_ = false;
   bool writing_ = false;

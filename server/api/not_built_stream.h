@@ -28,12 +28,12 @@ class NotBuiltStream final : public Call {
   }
 
   NotBuiltStream(const MethodBinding& binding, EventLoop* loop)
-      : Call(binding, loop), armed_(binding), stream_(&context_) {}
+      : Call(binding, loop), stream_(&context_) {}
 
  private:
   void OnRequested(bool ok) {
     if (!ok) return;
-    Arm(armed_, loop_);
+    Arm(binding_, loop_);
     Begin();
     auto self = std::static_pointer_cast<NotBuiltStream>(shared_from_this());
     stream_.Finish(ToGrpcStatus(NotBuiltCall(method())),
@@ -41,7 +41,6 @@ class NotBuiltStream final : public Call {
   }
   void OnFinished(bool) { End(static_cast<int>(grpc::StatusCode::UNIMPLEMENTED)); }
 
-  const MethodBinding armed_;
   grpc::ByteBuffer request_;
   Stream stream_;
   Tag tag_;

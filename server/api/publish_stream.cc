@@ -35,7 +35,7 @@ void PublishStreamCall::Arm(const MethodBinding& binding, EventLoop* loop) {
 }
 
 PublishStreamCall::PublishStreamCall(const MethodBinding& binding, EventLoop* loop)
-    : Call(binding, loop), armed_(binding), stream_(&context_) {}
+    : Call(binding, loop), stream_(&context_) {}
 
 PublishStreamCall::~PublishStreamCall() {
   if (in_flight_bytes_ > 0) api_->budget.Give(in_flight_bytes_);
@@ -50,7 +50,7 @@ void PublishStreamCall::OnRequested(bool ok) {
     done_tag_.Release();  // no call, so no end of it either
     return;
   }
-  Arm(armed_, loop_);
+  Arm(binding_, loop_);
   Begin();
   absl::Status status = CheckAdmission(false);
   if (status.ok()) status = slot_.Take(api_);

@@ -77,7 +77,6 @@ class PublishStreamCall final : public Call {
   void ConfirmFront(v1::PublishStreamStored* stored);
   void PopFront();
 
-  const MethodBinding armed_;
   RawBidiStream stream_;
   grpc::ByteBuffer request_;
   Tag read_tag_;   // request, then reads

@@ -39,29 +39,10 @@ absl::StatusOr<RateLimit> ToRate(const v1::RedriveMessagesRequest& request) {
 
 }  // namespace
 
-void RedriveCall::Arm(const MethodBinding& binding, EventLoop* loop) {
-  auto call = std::make_shared<RedriveCall>(binding, loop);
-  call->context_.AsyncNotifyWhenDone(call->done_tag_.Arm<&RedriveCall::OnDone>(call));
-  void* const tag = call->call_tag_.Arm<&RedriveCall::OnRequested>(call);
-  binding.service->RequestServerStream(binding.method->index, &call->context_,
-                                       &call->request_bytes_, &call->writer_, loop->queue(), tag);
-}
-
 RedriveCall::RedriveCall(const MethodBinding& binding, EventLoop* loop)
-    : Call(binding, loop), armed_(binding), writer_(&context_) {}
+    : ServerStreamCall(binding, loop) {}
 
-std::shared_ptr<RedriveCall> RedriveCall::self() {
-  return std::static_pointer_cast<RedriveCall>(shared_from_this());
-}
-
-void RedriveCall::OnRequested(bool ok) {
-  if (!ok) {
-    done_tag_.Release();
-    return;
-  }
-  Arm(armed_, loop_);
-  Begin();
-  CountReceived();
+void RedriveCall::OnRequested() {
   if (auto status = Open(); !status.ok()) EndWith(std::move(status));
 }
 
@@ -300,7 +281,7 @@ void RedriveCall::OnFinished(bool ok) {
   End(ok ? static_cast<int>(end_->code()) : static_cast<int>(grpc::StatusCode::CANCELLED));
 }
 
-void RedriveCall::OnDone(bool) {
+void RedriveCall::OnDone() {
   if (!finishing_) {
     // The client cancelled, its deadline passed, or the transport broke.
     gone_ = true;

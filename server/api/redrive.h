@@ -24,26 +24,23 @@
 
 #include "server/api/call.h"
 #include "server/api/message_scan.h"
+#include "server/api/server_stream_call.h"
 #include "server/api/stream_age.h"
 #include "server/model/token_bucket.h"
 #include "sluice/v1/message_admin.pb.h"
 
 namespace sluice::api {
 
-class RedriveCall final : public Call {
+class RedriveCall final : public ServerStreamCall<RedriveCall> {
  public:
   // Moves per second where the client sets no rate: a small part of what a server stores, so that
   // live traffic does not feel it.
   static constexpr double kRateDefault = 5000;
 
-  // Waits for the next call; when it comes, the next is waited for.
-  static void Arm(const MethodBinding& binding, EventLoop* loop);
-
   RedriveCall(const MethodBinding& binding, EventLoop* loop);
 
  private:
-  std::shared_ptr<RedriveCall> self();
-  void OnRequested(bool ok);
+  void OnRequested() override;
   absl::Status Open();
   void CheckQueue();
   void CheckTarget();
@@ -70,14 +67,9 @@ class RedriveCall final : public Call {
   void OnHeadersSent(bool ok);
   void OnWritten(bool ok);
   void OnFinished(bool ok);
-  void OnDone(bool ok);
+  void OnDone() override;
   void OnAged(bool fired);
 
-  const MethodBinding armed_;
-  grpc::ByteBuffer request_bytes_;
-  RawStreamWriter writer_;
-  Tag call_tag_;  // request, headers, writes, finish: one after the other
-  Tag done_tag_;
   Tag timer_tag_;
   grpc::Alarm timer_;
   StreamAge age_;

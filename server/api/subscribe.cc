@@ -16,11 +16,11 @@ void SubscribeCall::Arm(const MethodBinding& binding, EventLoop* loop) {
 }
 
 SubscribeCall::SubscribeCall(const MethodBinding& binding, EventLoop* loop)
-    : ConsumerStream(binding, loop), armed_(binding), writer_(&context_) {}
+    : ConsumerStream(binding, loop), writer_(&context_) {}
 
 void SubscribeCall::OnRequested(bool ok) {
   if (!ok) return ReleaseDone();
-  Arm(armed_, loop_);
+  Arm(binding_, loop_);
   Begin();
   CountReceived();
   if (auto status = Take(); !status.ok()) EndWith(std::move(status));

@@ -24,7 +24,6 @@ class SubscribeCall final : public ConsumerStream {
   void StartFinish(const grpc::Status& status, void* tag) override { writer_.Finish(status, tag); }
   bool BuildResponse(grpc::ByteBuffer* response) override;
 
-  const MethodBinding armed_;
   grpc::ByteBuffer request_;
   RawStreamWriter writer_;
   Tag request_tag_;
