@@ -317,7 +317,9 @@ class Shard {
                                 const RestingMessages& resting, Now now);
   ListedMessage DescribeOpen(Queue& queue, const OpenMessage& open, ListedMessage listed, Now now);
   WaitReason WhyReadyWaits(Queue& queue, Now now) const;
-  void ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command);
+  void FindMessage(GetMessageCommand command, int looks);
+  void LookAgain(GetMessageCommand command, int looks);
+  void ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command, int looks);
   void EditNext(EditMessagesCommand command, size_t from, int64_t edited, Now now);
   bool EditOne(Queue& queue, LaneState& lane, storage::StoredMessage message,
                const EditMessagesCommand& command, Now now);

@@ -14,6 +14,8 @@ namespace {
 // Messages that one step of an edit reads and changes; bounds the batch it goes into.
 constexpr size_t kEditStepMax = 512;
 constexpr uint64_t kEditBytesMax = 2 * kMiB;
+// A message that is not found may have been moved just then, and, rarely, once more since.
+constexpr int kLooksForMessageMax = 3;
 
 absl::Status MessageNotFound(const MessagePosition& id) {
   return MakeError(ErrorReason::kMessageNotFound,
@@ -177,7 +179,9 @@ ListedMessage Shard::DescribeOpen(Queue& queue, const OpenMessage& open, ListedM
 
 // ---- one message by its id
 
-void Shard::Do(GetMessageCommand& command, Now now) {
+void Shard::Do(GetMessageCommand& command, Now now) { FindMessage(std::move(command), 1); }
+
+void Shard::FindMessage(GetMessageCommand command, int looks) {
   const auto found = GetQueue(command.queue);
   if (!found.ok()) return command.done(found.status());
   Queue& queue = **found;
@@ -186,37 +190,45 @@ void Shard::Do(GetMessageCommand& command, Now now) {
   if (id.shard == options_.shard && id.qid == queue.qid && id.lane < kLanes) {
     const LaneState* lane = queue.lanes[id.lane].get();
     if (lane && id.seq > 0 && id.seq < lane->visible_end && !lane->settled.Contains(id.seq)) {
-      return ReadListed(queue, id, std::move(command));
+      return ReadListed(queue, id, std::move(command), looks);
     }
   }
   ReadRequest request;
   request.keys.push_back(storage::IdKey(options_.shard, queue.qid, id));
-  StartRead(std::move(request), [this, qid = queue.qid, command = std::move(command)](
+  StartRead(std::move(request), [this, qid = queue.qid, looks, command = std::move(command)](
                                     ReadResult& result, Now) mutable -> absl::Status {
     Queue* queue = FindQueue(qid);
     if (!queue || !result.values.front()) {
-      command.done(MessageNotFound(command.id));
+      LookAgain(std::move(command), looks);
       return absl::OkStatus();
     }
     const auto row = storage::ParseId(*result.values.front());
     if (!row.ok()) return row.status();
     const LaneState* lane = row->lane < kLanes ? queue->lanes[row->lane].get() : nullptr;
     if (!lane || lane->settled.Contains(row->seq)) {
-      command.done(MessageNotFound(command.id));
+      LookAgain(std::move(command), looks);
     } else {
-      ReadListed(*queue, lane->At(row->seq), std::move(command));
+      ReadListed(*queue, lane->At(row->seq), std::move(command), looks);
     }
     return absl::OkStatus();
   });
 }
 
-void Shard::ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command) {
+// It may be on its way to another place: where that is can be read once it is durable.
+void Shard::LookAgain(GetMessageCommand command, int looks) {
+  if (looks == kLooksForMessageMax) return command.done(MessageNotFound(command.id));
+  ReplyWhenDurable([this, looks, command = std::move(command)](const absl::Status& status) mutable {
+    if (!status.ok()) return command.done(status);
+    FindMessage(std::move(command), looks + 1);
+  });
+}
+
+void Shard::ReadListed(Queue& queue, const MessagePosition& at, GetMessageCommand command,
+                       int looks) {
   ReadBodies(queue, at.lane, {at.seq}, /*bytes_max=*/1,
-             [this, at, command = std::move(command)](Queue* queue, Bodies bodies,
-                                                      Now now) mutable {
-               if (!queue || bodies.messages.empty()) {
-                 return command.done(MessageNotFound(command.id));
-               }
+             [this, at, looks, command = std::move(command)](Queue* queue, Bodies bodies,
+                                                             Now now) mutable {
+               if (!queue || bodies.messages.empty()) return LookAgain(std::move(command), looks);
                command.done(
                    DescribeMessage(*queue, at.lane, std::move(bodies.messages.front()), {}, now));
              });

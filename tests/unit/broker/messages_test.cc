@@ -93,6 +93,29 @@ TEST_F(Messages, AMessageIsFoundByItsIdWhereverItIs) {
   }
 }
 
+TEST_F(Messages, AMessageThatIsOnItsWayIsFoundByItsId) {
+  TestMessage delayed{"m"};
+  delayed.delay_ms = 1000;
+  const auto ids = shard_.Send("q", {delayed});
+  shard_.Advance(1000);
+  shard_.Turn();
+  shard_.ServeReads();
+  shard_.Turn();  // moves it; nothing of that is durable
+  ASSERT_EQ(shard_.pending_batches(), 1u);
+  testing::Reply<absl::StatusOr<ListedMessage>> reply;
+  GetMessageCommand command;
+  command.queue = "q";
+  command.id = ids[0];
+  command.done = reply.Done();
+  shard_.Start(std::move(command));
+  while (shard_.ServeReads()) shard_.Turn();
+  EXPECT_FALSE(reply.answered());
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(reply.answered());
+  ASSERT_TRUE((*reply).ok()) << (*reply).status();
+  EXPECT_EQ(BodyOf((*reply)->payload), "m");
+}
+
 TEST_F(Messages, DeleteSkipsWhatIsLeasedUnlessItIsToldOtherwise) {
   shard_.Send("q", {{"a"}, {"b"}, {"c"}});
   const auto sink = shard_.Subscribe("q", 1);
