@@ -213,6 +213,19 @@ absl::StatusOr<broker::CreateQueueOutcome> ShardHarness::CreateQueue(const std::
   return CreateQueue(std::move(config));
 }
 
+void ShardHarness::Fanout(const std::string& name, const std::vector<std::string>& queues) {
+  ExchangeChange exchange;
+  exchange.name = name;
+  exchange.type = ExchangeType::kFanout;
+  Run(broker::CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+  for (const std::string& queue : queues) {
+    Binding binding;
+    binding.exchange = name;
+    binding.queue = queue;
+    Run(broker::CreateBindingCommand{binding, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+  }
+}
+
 broker::QueueInfo ShardHarness::GetQueue(const std::string& name) {
   Reply<absl::StatusOr<broker::QueueInfo>> reply;
   Run(broker::GetQueueCommand{name, reply.Done()});

@@ -129,6 +129,8 @@ class ShardHarness : public broker::ShardPort {
 
   absl::StatusOr<broker::CreateQueueOutcome> CreateQueue(broker::QueueConfigChange config);
   absl::StatusOr<broker::CreateQueueOutcome> CreateQueue(const std::string& name);
+  // A fanout exchange that leads to these.
+  void Fanout(const std::string& exchange, const std::vector<std::string>& queues);
   broker::QueueInfo GetQueue(const std::string& name);
   broker::QueueStats Stats(const std::string& name) { return GetQueue(name).stats; }
   broker::ShardTotals Totals();

@@ -178,16 +178,6 @@ class ProducersOfWhatGoes : public ProducersTest {
     ASSERT_TRUE(shard_.DeleteQueue("q").ok());
     ASSERT_TRUE(shard_.CreateQueue("q").ok());
   }
-  void MakeExchange() {
-    ExchangeChange exchange;
-    exchange.name = "x";
-    exchange.type = ExchangeType::kFanout;
-    shard_.Run(CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
-    Binding binding;
-    binding.exchange = "x";
-    binding.queue = "q";
-    shard_.Run(CreateBindingCommand{binding, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
-  }
   void DeleteExchange() {
     shard_.Run(DeleteExchangeCommand{
         "x", false, [](const absl::Status& status) { EXPECT_TRUE(status.ok()) << status; }});
@@ -275,14 +265,14 @@ TEST_F(ProducersOfWhatGoes, WhatWaitsForRoomIsRefusedAlsoWhenTheQueueIsMadeAnewA
 
 TEST_F(ProducersOfWhatGoes, AnExchangeIsNotTheNextOneOfItsNameEither) {
   for (const bool crash : {false, true}) {
-    MakeExchange();
+    shard_.Fanout("x", {"q"});
     const OpenStream old = OpenTo("", "x");
     EXPECT_EQ(old.last_sequence, 0);
     ASSERT_TRUE(SendToExchange(old, 1).ok());
     DeleteExchange();
     EXPECT_EQ(*old.ends, std::vector{ErrorReason::kExchangeNotFound});
     if (crash) shard_.Crash();
-    MakeExchange();
+    shard_.Fanout("x", {"q"});
     if (!crash) {
       EXPECT_EQ(ReasonOf(SendToExchange(old, 2)), ErrorReason::kExchangeNotFound);
     }
@@ -296,7 +286,7 @@ TEST_F(ProducersOfWhatGoes, AnExchangeIsNotTheNextOneOfItsNameEither) {
 }
 
 TEST_F(ProducersOfWhatGoes, AnExchangeThatGoesTakesWhatWaitsForRoomInAQueueAlong) {
-  MakeExchange();
+  shard_.Fanout("x", {"q"});
   LimitTo(1);
   shard_.Send("q", {{"full"}});
   const OpenStream stream = OpenTo("", "x");
@@ -318,7 +308,7 @@ TEST_F(ProducersOfWhatGoes, AnExchangeThatGoesTakesWhatWaitsForRoomInAQueueAlong
 }
 
 TEST_F(ProducersOfWhatGoes, TheirRowsGoAlong) {
-  MakeExchange();
+  shard_.Fanout("x", {"q"});
   ASSERT_TRUE(Send(OpenTo("q").stream, 1, 1).ok());
   ASSERT_TRUE(SendToExchange(OpenTo("", "x"), 1).ok());
   ASSERT_TRUE(shard_.CreateQueue("other").ok());

@@ -368,14 +368,7 @@ class RoomOfAnExchange : public Room {
   using Reply = testing::Reply<absl::StatusOr<std::vector<PublishedMessage>>>;
   void SetUp() override {
     Create(Limited(2));
-    ExchangeChange exchange;
-    exchange.name = "x";
-    exchange.type = ExchangeType::kFanout;
-    shard_.Run(CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
-    Binding binding;
-    binding.exchange = "x";
-    binding.queue = "q";
-    shard_.Run(CreateBindingCommand{binding, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
+    shard_.Fanout("x", {"q"});
     shard_.Send("q", {{"1"}, {"2"}});
   }
   Reply Wait(uint64_t caller, const std::vector<TestMessage>& messages, int64_t wait_ms = 60'000) {
@@ -546,15 +539,6 @@ class RoomOfSeveral : public Room {
     Create(config);
     shard_.Send(name, {{"0"}});
   }
-  void Route(const std::vector<std::string>& queues) {
-    ExchangeChange exchange;
-    exchange.name = "x";
-    exchange.type = ExchangeType::kFanout;
-    shard_.Run(CreateExchangeCommand{exchange, [](const auto& made) { EXPECT_TRUE(made.ok()); }});
-    for (const std::string& queue : queues) {
-      shard_.Run(CreateBindingCommand{To(queue), [](const auto& made) { EXPECT_TRUE(made.ok()); }});
-    }
-  }
   static Binding To(const std::string& queue) {
     Binding binding;
     binding.exchange = "x";
@@ -585,7 +569,7 @@ class RoomOfSeveral : public Room {
 TEST_F(RoomOfSeveral, OneThatGoesToTwoFullQueuesIsServedThoughBothStayInDemand) {
   Make("a");
   Make("b");
-  Route({"a", "b"});
+  shard_.Fanout("x", {"a", "b"});
   const Reply both = Wait("", "both");
   std::vector<Reply> later;
   for (int i = 0; i < 4 && !both.answered(); ++i) {
@@ -602,7 +586,7 @@ TEST_F(RoomOfSeveral, OneThatGoesToTwoFullQueuesIsServedThoughBothStayInDemand) 
 TEST_F(RoomOfSeveral, WhoWaitsForAnotherQueueHoldsUpNobody) {
   Make("a");
   Make("b");
-  Route({"a", "b"});
+  shard_.Fanout("x", {"a", "b"});
   AckOne("a");
   const Reply both = Wait("", "both");  // finds room in a
   const auto direct = shard_.Publish(MakePublish("a", {{"direct"}}));
@@ -612,7 +596,7 @@ TEST_F(RoomOfSeveral, WhoWaitsForAnotherQueueHoldsUpNobody) {
 
 TEST_F(RoomOfSeveral, DirectAndRoutedOnesAreServedInOrderOfArrival) {
   Make("q");
-  Route({"q"});
+  shard_.Fanout("x", {"q"});
   std::vector<std::string> bodies;
   std::vector<Reply> replies;
   for (int i = 0; i < 6; ++i) {
@@ -628,7 +612,7 @@ TEST_F(RoomOfSeveral, DirectAndRoutedOnesAreServedInOrderOfArrival) {
 TEST_F(RoomOfSeveral, RoomForSeveralGoesToTheFirstOnesOfAllLines) {
   Create(Limited(3));
   shard_.Send("q", Many(3));
-  Route({"q"});
+  shard_.Fanout("x", {"q"});
   const std::vector<Reply> replies = {Wait("q", "direct 0"), Wait("", "routed 1"),
                                       Wait("q", "direct 2"), Wait("q", "direct 3")};
   ASSERT_TRUE(shard_.Purge("q", /*include_leased=*/false).ok());
@@ -639,7 +623,7 @@ TEST_F(RoomOfSeveral, AWaiterWhoseRouteIsGoneGoesWhereItsExchangeLeadsNow) {
   Make("a");
   Make("free");
   AckOne("free");
-  Route({"a"});
+  shard_.Fanout("x", {"a"});
   const Reply rerouted = Wait("", "m");
   shard_.Run(CreateBindingCommand{To("free"), [](const auto& made) { EXPECT_TRUE(made.ok()); }});
   EXPECT_FALSE(rerouted.answered());
