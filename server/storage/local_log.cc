@@ -137,12 +137,16 @@ bool LocalLog::TakeAppended(Entries* entries) {
     mutex_.AssertReaderHeld();
     return !appended_.empty() || (stopping_ && written_.empty() && !syncing_);
   };
-  const auto ready_or_due = [this, &ready] {
-    mutex_.AssertReaderHeld();
-    return ready() || MarkerDue();
-  };
-  mutex_.Await(absl::Condition(&ready_or_due));
-  if (!ready()) mutex_.AwaitWithTimeout(absl::Condition(&ready), options_.idle_marker_after);
+  // What becomes durable meanwhile wakes nobody, as that would be once for each sync: it is looked
+  // at when the time is over.
+  while (!ready()) {
+    if (written_.empty() && !syncing_ && !MarkerDue()) {
+      mutex_.Await(absl::Condition(&ready));
+    } else if (!mutex_.AwaitWithTimeout(absl::Condition(&ready), options_.idle_marker_after) &&
+               MarkerDue()) {
+      break;
+    }
+  }
   entries->swap(appended_);
   if (!entries->empty()) return true;
   if (MarkerDue()) {
