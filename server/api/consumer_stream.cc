@@ -46,15 +46,20 @@ absl::Status ConsumerStream::Subscribe(const v1::SubscribeRequest& request,
   return absl::OkStatus();
 }
 
+// All of one kind, so that they keep their order.
+void ConsumerStream::Post(EventLoop::Task task) {
+  loop_->Post(std::move(task), EventLoop::Kind::kDelivery);
+}
+
 void ConsumerStream::OnStarted(const Started& started) {
-  loop_->Post([call = self(), started] {
+  Post([call = self(), started] {
     call->started_ = started;
     call->Advance();
   });
 }
 
 void ConsumerStream::OnDeliveries(std::vector<broker::OutgoingDelivery> deliveries) {
-  loop_->Post([call = self(), deliveries = std::move(deliveries)]() mutable {
+  Post([call = self(), deliveries = std::move(deliveries)]() mutable {
     for (auto& delivery : deliveries) call->waiting_.push_back(std::move(delivery));
     if (call->closed_) {
       // Granted before the shard heard of the end.
@@ -67,7 +72,7 @@ void ConsumerStream::OnDeliveries(std::vector<broker::OutgoingDelivery> deliveri
 }
 
 void ConsumerStream::OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reason) {
-  loop_->Post([call = self(), receipts = std::move(receipts), reason]() mutable {
+  Post([call = self(), receipts = std::move(receipts), reason]() mutable {
     if (call->closed_) return;
     call->DropLost(&receipts);
     if (!receipts.empty()) call->lost_.push_back({std::move(receipts), reason});
@@ -76,14 +81,14 @@ void ConsumerStream::OnLeaseLost(std::vector<Receipt> receipts, ErrorReason reas
 }
 
 void ConsumerStream::OnDrained() {
-  loop_->Post([call = self()] {
+  Post([call = self()] {
     call->TakeDrained();
     call->Advance();
   });
 }
 
 void ConsumerStream::OnEnd(absl::Status status) {
-  loop_->Post([call = self(), status = std::move(status)]() mutable {
+  Post([call = self(), status = std::move(status)]() mutable {
     call->shard_ended_ = true;
     call->EndWith(std::move(status));
   });

@@ -95,6 +95,8 @@ class ConsumerStream : public Call, public broker::SubscriptionSink {
     ErrorReason reason;
   };
 
+  void Post(EventLoop::Task task);
+
   void OnHeadersSent(bool ok);
   void OnWritten(bool ok);
   void OnFinished(bool ok);

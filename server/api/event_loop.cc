@@ -40,17 +40,19 @@ void EventLoop::Stop() {
   });
   thread_.join();
   // What a task holds may post again when it goes: not under the lock.
+  std::vector<Task> dropped_deliveries;
   std::vector<Task> dropped;
   {
     absl::MutexLock lock(&mutex_);
+    dropped_deliveries.swap(deliveries_);
     dropped.swap(tasks_);
   }
 }
 
-void EventLoop::Post(Task task) {
+void EventLoop::Post(Task task, Kind kind) {
   absl::MutexLock lock(&mutex_);
   if (stopped_) return;
-  tasks_.push_back(std::move(task));
+  (kind == Kind::kDelivery ? deliveries_ : tasks_).push_back(std::move(task));
   has_tasks_.store(true, std::memory_order_release);
   if (wake_armed_) return;
   wake_armed_ = true;
@@ -68,15 +70,19 @@ void EventLoop::Drain() {
 
 void EventLoop::RunPosted(bool woken) {
   if (!woken && !has_tasks_.load(std::memory_order_acquire)) return;
+  std::vector<Task> deliveries;
   std::vector<Task> tasks;
   {
     absl::MutexLock lock(&mutex_);
     if (woken) wake_armed_ = false;
+    deliveries.swap(deliveries_);
     tasks.swap(tasks_);
     has_tasks_.store(false, std::memory_order_release);
   }
-  for (Task& task : tasks) {
-    if (open_) task();
+  for (std::vector<Task>* const kind : {&deliveries, &tasks}) {
+    for (Task& task : *kind) {
+      if (open_) task();
+    }
   }
 }
 

@@ -64,9 +64,12 @@ class EventLoop {
   // are let go. The gRPC server must have been shut down.
   void Stop();
 
-  // Any thread; never blocks for long. Runs `task` on the loop's thread, in order of posting and
-  // before the next gRPC event. After Stop the task is destroyed unrun.
-  void Post(Task task);
+  // Which tasks run first of those that wait: what goes to consumers, as every answer sent before
+  // it delays the work of others; each kind in order of posting.
+  enum class Kind { kDelivery, kOther };
+  // Any thread; never blocks for long. Runs `task` on the loop's thread, before the next gRPC event.
+  // After Stop the task is destroyed unrun.
+  void Post(Task task, Kind kind = Kind::kOther);
 
   // What to do about an open call, named by `key`, when the server drains. Loop thread only.
   void AddDrainable(const void* key, Task drain) { drainables_[key] = std::move(drain); }
@@ -101,6 +104,7 @@ class EventLoop {
 
   std::atomic<bool> has_tasks_{false};
   absl::Mutex mutex_;
+  std::vector<Task> deliveries_ ABSL_GUARDED_BY(mutex_);
   std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   bool wake_armed_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
