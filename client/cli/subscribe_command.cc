@@ -81,7 +81,7 @@ class Subscription {
     batch_.clear();
   }
 
-  // On the consumer's settling thread.
+  // On the thread of the client.
   void Acked(const absl::Status& status, const std::string& body) {
     std::lock_guard lock(mutex_);
     if (!status.ok()) {

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "client/cpp/loop.h"
 #include "client/cpp/status.h"
 #include "sluice/v1/admin_service.grpc.pb.h"
 #include "sluice/v1/queue_service.grpc.pb.h"
@@ -31,7 +32,9 @@ struct ClientOptions {
 };
 
 // Thread-safe. Connects on first use and again when the connection is lost. Publishers and
-// consumers refer to it, so it must outlive them.
+// consumers refer to it, so it must outlive them. Their callbacks come on one thread of the client's
+// (where they do not say otherwise), which other clients may share: one that takes long keeps all of
+// them waiting, and one that waits for an outcome, or for room in a window, waits for ever.
 class Client {
  public:
   explicit Client(ClientOptions options = {});
@@ -52,6 +55,9 @@ class Client {
                                       absl::ToChronoMilliseconds(timeout));
   }
 
+  // For operations of publishers and consumers.
+  Loop& loop() { return *loop_; }
+
   // One unary call, for example `client.Call(&v1::AdminService::StubInterface::GetQueue, request)`.
   // Never retried: see MaybeHappened for what an error means. `timeout` zero: that of the options.
   template <typename Request, typename Response>
@@ -66,6 +72,9 @@ class Client {
                                 const Request& request, absl::Duration timeout = {}) {
     return Unary<Response>(*queues_, method, request, timeout);
   }
+
+  // That of a unary call which starts now. `timeout` zero: that of the options.
+  void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) const;
 
   // Asks the standard health service. `service` empty: the server as a whole. True: SERVING.
   // NOT_FOUND: the server knows no such service.
@@ -82,9 +91,9 @@ class Client {
     if (!status.ok()) return FromGrpc(status);
     return response;
   }
-  void SetDeadline(absl::Duration timeout, grpc::ClientContext* context) const;
 
   const ClientOptions options_;
+  const std::shared_ptr<Loop> loop_ = Loop::Get();
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::QueueService::StubInterface> queues_;
   std::unique_ptr<v1::AdminService::StubInterface> admin_;

@@ -1,12 +1,14 @@
 #include "client/cpp/consumer.h"
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "client/cpp/client.h"
+#include "client/cpp/loop.h"
 #include "client/cpp/reconnect.h"
 #include "client/cpp/time.h"
 
@@ -15,6 +17,63 @@ namespace {
 
 // Not zero, which would be for ever; long enough for what waits to be delivered.
 constexpr absl::Duration kShortestIdleTimeout = absl::Milliseconds(100);
+
+// One stream, read by one thread.
+class Subscription {
+ public:
+  // `context` must outlive it.
+  Subscription(Client& client, grpc::ClientContext* context, const v1::SubscribeRequest& request)
+      : reader_(client.queues().PrepareAsyncSubscribe(context, request, client.loop().queue())) {
+    reader_->StartCall(step_.name());
+    started_ = Await();
+    if (started_) reader_->Read(&responses_[0], step_.name());
+  }
+
+  // Null: nothing more comes, see Finish. What it returned before is gone then, as the next one is
+  // read while this one is handled.
+  const v1::SubscribeResponse* Next() {
+    if (!started_ || !Await()) return nullptr;
+    const v1::SubscribeResponse* const response = &responses_[reading_];
+    reading_ = 1 - reading_;
+    reader_->Read(&responses_[reading_], step_.name());
+    return response;
+  }
+
+  // Only after Next returned null.
+  grpc::Status Finish() {
+    grpc::Status status;
+    reader_->Finish(&status, step_.name());
+    Await();
+    return status;
+  }
+
+ private:
+  // Waits for the operation under way. Whether it worked.
+  bool Await() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return done_; });
+    done_ = false;
+    return ok_;
+  }
+  void OnStep(bool ok) {
+    std::lock_guard lock(mutex_);
+    ok_ = ok;
+    done_ = true;
+    changed_.notify_one();
+  }
+
+  const std::unique_ptr<grpc::ClientAsyncReaderInterface<v1::SubscribeResponse>> reader_;
+  std::array<v1::SubscribeResponse, 2> responses_;
+  size_t reading_ = 0;
+  bool started_ = false;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // Guarded by mutex_:
+  bool done_ = false;
+  bool ok_ = false;
+  Loop::Tag step_{[this](bool ok) { OnStep(ok); }};
+};
 
 }  // namespace
 
@@ -76,17 +135,15 @@ class Consumer::Impl {
       if (stopping_) return absl::OkStatus();
       context_ = &context;
     }
-    const v1::SubscribeRequest request = MakeRequest();
-    auto stream = client_.queues().Subscribe(&context, request);
-    v1::SubscribeResponse response;
-    while (stream->Read(&response)) {
+    Subscription subscription(client_, &context, MakeRequest());
+    while (const v1::SubscribeResponse* response = subscription.Next()) {
       *progressed = true;
-      if (response.has_lease_lost() && options_.on_lease_lost) {
-        options_.on_lease_lost(response.lease_lost());
+      if (response->has_lease_lost() && options_.on_lease_lost) {
+        options_.on_lease_lost(response->lease_lost());
       }
-      if (response.deliveries_size() > 0) Handle(response, handler);
+      if (response->deliveries_size() > 0) Handle(*response, handler);
     }
-    const grpc::Status status = stream->Finish();
+    const grpc::Status status = subscription.Finish();
     std::lock_guard lock(mutex_);
     context_ = nullptr;
     return FromGrpc(status);

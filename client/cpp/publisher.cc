@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/cpp/client.h"
+#include "client/cpp/loop.h"
 #include "client/cpp/reconnect.h"
 #include "client/cpp/time.h"
 
@@ -43,9 +44,10 @@ absl::Status CheckMessageSize(const v1::Message& message) {
   return CheckSize(message.ByteSizeLong());
 }
 
-// Two threads: the writer owns the stream from opening to Finish, the reader (one per stream) turns
-// answers into outcomes. The writer reports outcomes only after it joined the reader, so callbacks
-// never run at the same time.
+// A stream is moved along by whoever gives it cause, callers of Publish and the client's loop: they
+// write what waits when nothing is being written. The loop turns answers into outcomes. A thread of
+// the publisher's own opens streams and sees them end, and reports outcomes only then, when the loop
+// has done with the stream: so callbacks never run at the same time.
 class Publisher::Impl {
  public:
   Impl(Client& client, PublisherOptions options) : client_(client), options_(std::move(options)) {
@@ -56,16 +58,21 @@ class Publisher::Impl {
     options_.max_batch_bytes = std::min(options_.max_batch_bytes, kBatchBytesMax);
     window_messages_ = std::max(options_.max_in_flight, 1);
     window_bytes_ = options_.max_bytes_in_flight;
-    writer_ = std::thread([this] { Write(); });
+    opener_ = std::thread([this] { RunStreams(); });
   }
   ~Impl() { Close(absl::InfiniteDuration()).IgnoreError(); }
 
   absl::Status Publish(v1::Message message, PublishCallback callback) {
     const size_t bytes = message.ByteSizeLong();
     std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] {
+    const auto goes = [&] {
       return !ended_.ok() || closing_ || bytes > kMessageBytesMax || HasRoom(bytes);
-    });
+    };
+    if (!goes()) {
+      ++waiting_for_room_;
+      room_.wait(lock, goes);
+      --waiting_for_room_;
+    }
     if (!ended_.ok()) return ended_;
     if (closing_) return absl::FailedPreconditionError("the publisher is closed");
     if (absl::Status size = CheckSize(bytes); !size.ok()) {
@@ -74,16 +81,18 @@ class Publisher::Impl {
     }
     unsettled_bytes_ += bytes;
     unsettled_.push_back({std::move(message), std::move(callback), bytes});
-    // The writer sleeps only when nothing waits: waking it for each message would cost a system
-    // call each.
-    if (unsettled_.size() == written_ + 1) changed_.notify_all();
+    if (live_) {
+      WriteWaiting(lock);
+    } else if (unsettled_.size() == written_ + 1) {
+      changed_.notify_all();
+    }
     return absl::OkStatus();
   }
 
   absl::Status Flush(absl::Duration timeout) {
     std::unique_lock lock(mutex_);
     const bool done =
-        WaitFor(changed_, lock, timeout, [&] { return unsettled_.empty() && reporting_ == 0; });
+        WaitFor(changed_, lock, timeout, [&] { return AllSettled(); });
     if (!done) return absl::DeadlineExceededError("messages are still without an outcome");
     return ended_;
   }
@@ -96,9 +105,13 @@ class Publisher::Impl {
       closing_ = true;
       give_up_ = !flushed.ok();
       if (give_up_ && context_ != nullptr) context_->TryCancel();
-      changed_.notify_all();
+      NotifyAll();
     }
-    if (writer_.joinable()) writer_.join();
+    {
+      std::unique_lock lock(mutex_);
+      if (live_) WriteWaiting(lock);
+    }
+    if (opener_.joinable()) opener_.join();
     return flushed;
   }
 
@@ -110,8 +123,8 @@ class Publisher::Impl {
   }
 
  private:
-  using Stream = grpc::ClientReaderWriterInterface<v1::PublishStreamRequest,
-                                                   v1::PublishStreamResponse>;
+  using Stream = grpc::ClientAsyncReaderWriterInterface<v1::PublishStreamRequest,
+                                                        v1::PublishStreamResponse>;
   struct Entry {
     v1::Message message;
     PublishCallback callback;
@@ -130,7 +143,7 @@ class Publisher::Impl {
   }
   bool HasWaiting() const { return unsettled_.size() > written_; }
 
-  void Write() {
+  void RunStreams() {
     absl::Time away_since = absl::InfiniteFuture();
     absl::Duration pause = kFirstPause;
     std::unique_lock lock(mutex_);
@@ -164,26 +177,19 @@ class Publisher::Impl {
   // One stream from opening to its end. OK: we closed it and everything was answered.
   absl::Status RunStream() {
     grpc::ClientContext context;
-    {
-      std::lock_guard lock(mutex_);
-      if (give_up_) return absl::CancelledError("the publisher was closed");
-      context_ = &context;
-      // A producer's sequences go on over all its streams.
-      if (!idempotent()) front_sequence_ = 1;
-      reader_done_ = false;
-    }
-    std::unique_ptr<Stream> stream = client_.queues().PublishStream(&context);
-    stream->Write(InitRequest());
-    std::thread reader([&] { Read(*stream); });
-    v1::PublishStreamRequest request;
-    while (WriteNextBatch(*stream, &request)) {
-    }
-    stream->WritesDone();
-    reader.join();
-    const grpc::Status status = stream->Finish();
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (give_up_) return absl::CancelledError("the publisher was closed");
+    context_ = &context;
+    // A producer's sequences go on over all its streams.
+    if (!idempotent()) front_sequence_ = 1;
+    reader_done_ = broken_ = half_closed_ = finished_ = false;
+    write_parts_ = kWritePartsOfLoop;
+    stream_ = client_.queues().PrepareAsyncPublishStream(&context, client_.loop().queue());
+    stream_->StartCall(started_.name());
+    changed_.wait(lock, [&] { return finished_; });
+    stream_ = nullptr;
     context_ = nullptr;
-    if (!status.ok()) return FromGrpc(status);
+    if (!end_.ok()) return FromGrpc(end_);
     if (written_ > 0) return absl::UnavailableError("the server ended the stream early");
     return absl::OkStatus();
   }
@@ -202,62 +208,106 @@ class Publisher::Impl {
     return request;
   }
 
-  // False: the stream is broken, or there is nothing more to write on it. `request` is for use by
-  // one call after the other.
-  bool WriteNextBatch(Stream& stream, v1::PublishStreamRequest* request) {
-    size_t largest = 0;
-    {
-      std::unique_lock lock(mutex_);
-      changed_.wait(lock, [&] { return HasWaiting() || closing_ || reader_done_; });
-      if (!HasWaiting() || reader_done_) return false;
-      v1::PublishStreamBatch& batch = *request->mutable_batch();
-      batch.clear_messages();
-      batch.set_first_sequence(front_sequence_ + static_cast<int64_t>(written_));
-      size_t bytes = 0;
-      while (HasWaiting() && batch.messages_size() < options_.max_batch_messages) {
-        Entry& entry = unsettled_[written_];
-        if (batch.messages_size() > 0 && bytes + entry.bytes > options_.max_batch_bytes) break;
-        bytes += entry.bytes;
-        largest = std::max(largest, entry.bytes);
-        batch.add_messages()->Swap(&entry.message);
-        ++written_;
-      }
+  // ---- on the loop
+
+  void OnStarted(bool ok) {
+    std::unique_lock lock(mutex_);
+    live_ = true;
+    if (ok) {
+      stream_->Write(InitRequest(), wrote_.name());
+      stream_->Read(&response_, read_.name());
+      return;
     }
-    const bool written = stream.Write(*request);
-    TakeBack(request->mutable_batch());
-    if (largest > kKeptMessageBytesMax) request->Clear();
-    return written;
+    write_parts_ = 0;
+    reader_done_ = true;
+    WriteWaiting(lock);
+  }
+
+  void OnWritten(bool ok) {
+    std::unique_lock lock(mutex_);
+    if (!ok) broken_ = true;
+    if (--write_parts_ == 0) WriteWaiting(lock);
+  }
+
+  void OnRead(bool ok) {
+    std::unique_lock lock(mutex_);
+    if (!ok) {
+      reader_done_ = true;
+      return WriteWaiting(lock);
+    }
+    std::vector<Report> reports;
+    opened_ = true;
+    progressed_ |= !response_.has_started();
+    if (response_.has_started()) {
+      ApplyServerWindow(response_.started());
+    } else if (response_.has_stored()) {
+      TakeStored(response_.mutable_stored(), &reports);
+    } else if (response_.has_refused()) {
+      TakeRefused(response_.refused(), &reports);
+    }
+    Deliver(std::move(reports), lock);
+    lock.unlock();
+    stream_->Read(&response_, read_.name());
+  }
+
+  void OnFinished() {
+    std::lock_guard lock(mutex_);
+    finished_ = true;
+    changed_.notify_all();
+  }
+
+  // ---- on whatever thread
+
+  // Takes the live stream's next step, if it is time for one: writes what waits, or closes or ends
+  // it. Lets go of the lock to write.
+  void WriteWaiting(std::unique_lock<std::mutex>& lock) {
+    while (live_ && write_parts_ == 0 && !reader_done_ && !broken_ && HasWaiting()) {
+      write_parts_ = kWritePartsOfLoop + 1;
+      const size_t largest = TakeNextBatch();
+      lock.unlock();
+      stream_->Write(request_, wrote_.name());
+      lock.lock();
+      TakeBack(request_.mutable_batch());
+      if (largest > kKeptMessageBytesMax) request_.Clear();
+      // Who comes last goes on: we, or the loop when it is written.
+      if (--write_parts_ > 0) return;
+    }
+    if (!live_ || write_parts_ > 0) return;
+    if (reader_done_) {
+      live_ = false;
+      stream_->Finish(&end_, over_.name());
+    } else if (closing_ && !broken_ && !half_closed_) {
+      half_closed_ = true;
+      write_parts_ = kWritePartsOfLoop;
+      stream_->WritesDone(wrote_.name());
+    }
+  }
+
+  // Fills request_. The size of the largest message.
+  size_t TakeNextBatch() {
+    v1::PublishStreamBatch& batch = *request_.mutable_batch();
+    batch.clear_messages();
+    batch.set_first_sequence(front_sequence_ + static_cast<int64_t>(written_));
+    size_t bytes = 0;
+    size_t largest = 0;
+    while (HasWaiting() && batch.messages_size() < options_.max_batch_messages) {
+      Entry& entry = unsettled_[written_];
+      if (batch.messages_size() > 0 && bytes + entry.bytes > options_.max_batch_bytes) break;
+      bytes += entry.bytes;
+      largest = std::max(largest, entry.bytes);
+      batch.add_messages()->Swap(&entry.message);
+      ++written_;
+    }
+    return largest;
   }
 
   // Keeps what has no outcome yet: the stream may end without one, and another send it again.
   void TakeBack(v1::PublishStreamBatch* batch) {
-    std::lock_guard lock(mutex_);
     const int64_t answered = front_sequence_ - batch->first_sequence();
     for (int64_t i = std::max<int64_t>(answered, 0); i < batch->messages_size(); ++i) {
       Entry& entry = unsettled_[static_cast<size_t>(i - answered)];
       entry.message.Swap(batch->mutable_messages(static_cast<int>(i)));
     }
-  }
-
-  void Read(Stream& stream) {
-    v1::PublishStreamResponse response;
-    while (stream.Read(&response)) {
-      std::vector<Report> reports;
-      std::unique_lock lock(mutex_);
-      opened_ = true;
-      progressed_ |= !response.has_started();
-      if (response.has_started()) {
-        ApplyServerWindow(response.started());
-      } else if (response.has_stored()) {
-        TakeStored(response.mutable_stored(), &reports);
-      } else if (response.has_refused()) {
-        TakeRefused(response.refused(), &reports);
-      }
-      Deliver(std::move(reports), lock);
-    }
-    std::lock_guard lock(mutex_);
-    reader_done_ = true;
-    changed_.notify_all();
   }
 
   void ApplyServerWindow(const v1::PublishStreamStarted& started) {
@@ -321,6 +371,7 @@ class Publisher::Impl {
     if (!again) {
       FailWaiting(NotSent(status), &reports);
       ended_ = status;
+      NotifyAll();
     }
     Deliver(std::move(reports), lock);
   }
@@ -369,23 +420,30 @@ class Publisher::Impl {
   // Runs callbacks without the lock, so that they may ask for counts.
   void Deliver(std::vector<Report> reports, std::unique_lock<std::mutex>& lock) {
     reporting_ += reports.size();
-    changed_.notify_all();
+    if (waiting_for_room_ > 0) room_.notify_all();
     lock.unlock();
     for (Report& report : reports) {
       if (report.callback) report.callback(report.outcome);
     }
     lock.lock();
     reporting_ -= reports.size();
+    if (AllSettled()) changed_.notify_all();
+  }
+
+  bool AllSettled() const { return unsettled_.empty() && reporting_ == 0; }
+  void NotifyAll() {
     changed_.notify_all();
+    room_.notify_all();
   }
 
   Client& client_;
   PublisherOptions options_;
-  std::thread writer_;
+  std::thread opener_;
   std::mutex close_mutex_;  // taken before mutex_; one Close joins
 
   mutable std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable changed_;  // for the opener, Flush and pauses
+  std::condition_variable room_;     // for Publish
   // Guarded by mutex_. Entries [0, written_) were written on the live stream with the sequences
   // from front_sequence_ on; the rest waits.
   std::deque<Entry> unsettled_;
@@ -395,14 +453,33 @@ class Publisher::Impl {
   int window_messages_;
   size_t window_bytes_;
   size_t reporting_ = 0;
+  int waiting_for_room_ = 0;
   Counts counts_;
   bool closing_ = false;
   bool give_up_ = false;
-  bool reader_done_ = false;
   bool opened_ = false;      // the live stream was answered at all
   bool progressed_ = false;  // and messages on it got an outcome
-  grpc::ClientContext* context_ = nullptr;  // of the live stream, to cancel it
   absl::Status ended_;
+
+  // The stream, guarded by mutex_ but for request_, which is the writer's.
+  grpc::ClientContext* context_ = nullptr;  // to cancel it
+  std::unique_ptr<Stream> stream_;
+  bool live_ = false;         // it has started, and not been finished
+  bool reader_done_ = false;  // nothing more is answered
+  bool broken_ = false;       // nothing more can be written
+  bool half_closed_ = false;  // nothing more will be
+  bool finished_ = false;     // the loop has done with it
+  grpc::Status end_;
+  // What is left of a write: until the loop says that it was written, and until who wrote it has
+  // taken back what it wrote.
+  static constexpr int kWritePartsOfLoop = 1;
+  int write_parts_ = 0;
+  v1::PublishStreamRequest request_;    // used for one batch after the other
+  v1::PublishStreamResponse response_;  // the loop's
+  Loop::Tag started_{[this](bool ok) { OnStarted(ok); }};
+  Loop::Tag wrote_{[this](bool ok) { OnWritten(ok); }};
+  Loop::Tag read_{[this](bool ok) { OnRead(ok); }};
+  Loop::Tag over_{[this](bool) { OnFinished(); }};
 };
 
 Publisher::Publisher(Client& client, PublisherOptions options)

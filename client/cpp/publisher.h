@@ -71,7 +71,8 @@ struct PublishOutcome {
 };
 
 // Called exactly once per accepted message, in order of publishing within each answer of the
-// server, by one thread at a time of the publisher's own. Must not call Publish, Flush or Close.
+// server, by one thread at a time: the client's (see Client), or one of the publisher's own. Must
+// not call Publish, Flush or Close.
 using PublishCallback = std::function<void(const PublishOutcome&)>;
 
 // All methods may be called from any thread. Messages published by one thread keep their order.

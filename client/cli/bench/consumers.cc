@@ -80,7 +80,7 @@ class Consumers::Consumer {
     bool counts;
   };
 
-  // On the consumer's settling thread.
+  // On the thread of the client.
   void Acked(const absl::Status& status, const AckKey& key, int64_t delivered_ns) {
     // A lost lease is no error: the message comes again, and counts when that one is acked.
     if (!status.ok()) {
@@ -96,7 +96,7 @@ class Consumers::Consumer {
   Ledger& ledger_;
   std::atomic<uint32_t> phase_{kNoPhase};
   LatencyHistogram delivery_;  // of the consumer's thread
-  LatencyHistogram ack_;       // of its settling thread
+  LatencyHistogram ack_;       // of the thread of the client
   const std::unique_ptr<client::Client> client_;
   client::Consumer consumer_;
   std::thread thread_;

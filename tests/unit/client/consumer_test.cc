@@ -78,6 +78,32 @@ TEST_F(ConsumerTest, AnAckCallCarriesNoMoreThanAskedFor) {
   EXPECT_LE(*std::max_element(sizes.begin(), sizes.end()), 7);
 }
 
+TEST_F(ConsumerTest, AnAckThatIsNotAnsweredHoldsRunUpForTheCloseTimeoutOnly) {
+  std::promise<void> released;
+  server_.on_ack = [&](const v1::AckRequest&, v1::AckResponse*) {
+    released.get_future().wait();
+    return grpc::Status::OK;
+  };
+  server_.on_subscribe = [](grpc::ServerContext&, const v1::SubscribeRequest&,
+                            FakeServer::SubscribeWriter& writer) {
+    writer.Write(Deliveries(0, 2));
+    return grpc::Status::OK;
+  };
+  std::vector<absl::Status> outcomes;
+  Consumer consumer(server_.client(),
+                    {.queue = "q", .reopen = true, .close_timeout = absl::Milliseconds(20)});
+  const auto note = [&](const absl::Status& status) { outcomes.push_back(status); };
+  EXPECT_TRUE(consumer
+                  .Run([&](const v1::Delivery& delivery) { consumer.Ack(delivery.receipt(), note); })
+                  .ok());
+  released.set_value();
+  ASSERT_EQ(outcomes.size(), 2u);
+  for (const absl::Status& outcome : outcomes) {
+    EXPECT_TRUE(absl::IsCancelled(outcome)) << outcome;
+    EXPECT_TRUE(MaybeHappened(outcome)) << outcome;
+  }
+}
+
 TEST_F(ConsumerTest, ClientsShareAConnectionUnlessAskedNotTo) {
   std::set<std::string> peers;
   server_.on_subscribe = [&](grpc::ServerContext& context, const v1::SubscribeRequest&,

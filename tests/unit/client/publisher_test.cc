@@ -82,6 +82,41 @@ TEST_F(PublisherTest, ConfirmsEveryMessageInOrderAndWithinTheWindow) {
   EXPECT_TRUE(absl::IsFailedPrecondition(publisher.Publish(Body("late"))));
 }
 
+TEST_F(PublisherTest, ThreadsThatShareAWindowKeepTheirOwnOrder) {
+  constexpr int kThreads = 4;
+  constexpr int kEach = 500;
+  std::vector<std::string> stored;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      EXPECT_EQ(batch.first_sequence(), static_cast<int64_t>(stored.size()) + 1);
+      for (const auto& message : batch.messages()) stored.push_back(message.body());
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q", .max_in_flight = 10});
+  std::atomic<int> confirmed = 0;
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < kThreads; ++thread) {
+    threads.emplace_back([&, thread] {
+      for (int i = 0; i < kEach; ++i) {
+        const auto note = [&](const PublishOutcome& outcome) { confirmed += outcome.status.ok(); };
+        const std::string body = std::to_string(thread) + std::to_string(1000 + i);
+        EXPECT_TRUE(publisher.Publish(Body(body), note).ok());
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_TRUE(publisher.Close().ok());
+  EXPECT_EQ(confirmed, kThreads * kEach);
+  // Sorted by thread, each one's are as they were published.
+  std::vector<std::string> by_thread = stored;
+  std::stable_sort(by_thread.begin(), by_thread.end(),
+                   [](const std::string& a, const std::string& b) { return a[0] < b[0]; });
+  ASSERT_EQ(by_thread.size(), static_cast<size_t>(kThreads * kEach));
+  EXPECT_TRUE(std::is_sorted(by_thread.begin(), by_thread.end()));
+}
+
 TEST_F(PublisherTest, ARefusedRangeFailsOnlyItself) {
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
     Serve(stream, [&](const v1::PublishStreamBatch& batch) {
