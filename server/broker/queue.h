@@ -5,6 +5,7 @@
 #include <array>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -110,6 +111,7 @@ struct Queue {
   bool dying_pending = false;
   bool moving_dying = false;
   bool dead_letters_wait = false;         // the dead-letter queue had no room when last tried
+  bool dead_letters_soon = false;         // of that: it makes some, by dropping what is being read
   std::vector<QueueId> waiting_sources;   // queues whose dead letters wait for room here
   // Parked publishes that do, by arrival; those behind the first are not tried before it. One that
   // waits for several queues keeps its place in each that it found full, also while another is: it
@@ -118,6 +120,9 @@ struct Queue {
   bool room_made = false;
   bool dropping = false;  // what is to be dropped is being read
 
+  // What was to be dropped next when that was read, for which the dead-letter queue had no room. To
+  // read it again would not help until there is some.
+  std::optional<std::pair<Lane, Seq>> undroppable;
   int64_t last_used_ms = 0;  // engine time, since the start of the process
   int64_t idle_timer_ms = 0; // engine time; 0: none
 

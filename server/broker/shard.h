@@ -297,7 +297,7 @@ class Shard {
                    DeathReason reason, const std::string& detail, Now now);
   void HoldExpired(Queue& queue, LaneState& lane, storage::StoredMessage message);
   void CountDeath(Queue& queue, DeathReason reason, bool moved);
-  void AwaitRoom(Queue& full, Queue& source);
+  void AwaitRoom(Queue& full, Queue& source, bool soon);
   void WakeDying(Queue& queue);
   void RetryDying(Queue& queue);
   void RunDying(Now now);

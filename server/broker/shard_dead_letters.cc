@@ -69,10 +69,14 @@ bool Shard::DieWithBody(Queue& queue, LaneState& lane, storage::StoredMessage me
     to = FindQueue(queue.row.config.dead_letter_queue);
     const PublishPlan::Demand demand{1, static_cast<int64_t>(message.payload.size())};
     if (!to) return false;
-    if (!HasRoom(*to, demand) && (to->row.config.overflow != Overflow::kDropHead ||
-                                  DropHeads(*to, demand, now) != Room::kMade)) {
-      AwaitRoom(*to, queue);
-      return false;
+    if (!HasRoom(*to, demand)) {
+      const Room room = to->row.config.overflow == Overflow::kDropHead
+                            ? DropHeads(*to, demand, now)
+                            : Room::kNothingLeft;
+      if (room != Room::kMade) {
+        AwaitRoom(*to, queue, /*soon=*/room == Room::kReading);
+        return false;
+      }
     }
   }
   const uint32_t bytes = message.payload.size();
@@ -105,8 +109,9 @@ bool Shard::DieWithBody(Queue& queue, LaneState& lane, storage::StoredMessage me
 }
 
 // `source` has messages for `full`, which has no room: they look again when some is made.
-void Shard::AwaitRoom(Queue& full, Queue& source) {
+void Shard::AwaitRoom(Queue& full, Queue& source, bool soon) {
   source.dead_letters_wait = true;
+  source.dead_letters_soon = soon;
   if (std::find(full.waiting_sources.begin(), full.waiting_sources.end(), source.qid) ==
       full.waiting_sources.end()) {
     full.waiting_sources.push_back(source.qid);
@@ -122,6 +127,8 @@ void Shard::WakeDying(Queue& queue) {
 // There may be room now for those that did not fit.
 void Shard::RetryDying(Queue& queue) {
   queue.dead_letters_wait = false;
+  queue.dead_letters_soon = false;
+  queue.undroppable.reset();
   queue.dying_stuck = 0;
   WakeDying(queue);
 }

@@ -106,12 +106,15 @@ Shard::Room Shard::DropHeads(Queue& queue, const PublishPlan::Demand& demand, No
       // In order: what is not in memory comes first.
       if (!unknown.empty()) break;
       if (!DieWithBody(queue, *lane, *found, DeathReason::kOverflow, "", now)) {
-        return Room::kNoWayOut;
+        return queue.dead_letters_soon ? Room::kReading : Room::kNoWayOut;
       }
     }
     if (unknown.empty()) {
       if (HasRoom(queue, demand)) return Room::kMade;
       continue;
+    }
+    if (queue.undroppable == std::pair(id, unknown.front())) {
+      return queue.dead_letters_soon ? Room::kReading : Room::kNoWayOut;
     }
     if (!queue.dropping) DropWhenRead(queue, id, std::move(unknown), demand);
     return Room::kReading;
@@ -132,7 +135,12 @@ void Shard::DropWhenRead(Queue& queue, Lane lane_id, std::vector<Seq> seqs,
                  if (queue->row.config.overflow != Overflow::kDropHead) break;
                  if (HasRoom(*queue, demand)) break;
                  if (!MayExpireNow(lane, message.seq)) continue;
-                 DieWithBody(*queue, lane, std::move(message), DeathReason::kOverflow, "", now);
+                 const Seq seq = message.seq;
+                 if (!DieWithBody(*queue, lane, std::move(message), DeathReason::kOverflow, "",
+                                  now)) {
+                   queue->undroppable = {lane_id, seq};
+                   break;
+                 }
                }
                RoomMade(*queue);
              });

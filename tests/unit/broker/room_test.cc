@@ -311,6 +311,56 @@ TEST_F(Room, WhatIsDroppedGoesToTheDeadLetterQueueAndWhenThatIsFullThePublishIsR
   EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"3", "4"}));
 }
 
+// To read the heads again would go on for ever.
+TEST_F(Room, HeadsOnDiskForWhichTheDeadLetterQueueHasNoRoomAreReadOnce) {
+  QueueConfigChange dead = Limited(1);
+  dead.name = "dead";
+  Create(dead);
+  QueueConfigChange config = Limited(2, Overflow::kDropHead);
+  config.dead_letter_queue = "dead";
+  Create(config);
+  shard_.Send("dead", {{"x"}});
+  shard_.Send("q", Many(2));
+  shard_.Crash();
+  const auto late = shard_.StartPublish(MakePublish("q", {{"late"}}));
+  int reads = 0;
+  const auto run = [&] {
+    for (int i = 0; i < 20; ++i) {
+      if (shard_.ServeReads()) ++reads;
+      shard_.Commit();
+      shard_.Turn();
+    }
+  };
+  run();
+  EXPECT_LE(reads, 2);
+  ASSERT_TRUE(late.answered());
+  EXPECT_EQ(ReasonOf((*late).status()), ErrorReason::kQueueFull);
+  const auto waiting = shard_.StartPublish(Waiting({{"waiting"}}, 60'000));
+  run();
+  EXPECT_LE(reads, 3);
+  EXPECT_FALSE(waiting.answered());
+  ASSERT_TRUE(shard_.Purge("dead", false).ok());
+  ASSERT_TRUE(waiting.answered());
+  EXPECT_TRUE((*waiting).ok());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"1", "waiting"}));
+  EXPECT_EQ(shard_.ListBodies("dead"), Bodies{"0"});
+}
+
+TEST_F(Room, DropHeadWaitsForADeadLetterQueueThatDropsItsOwnHeadsFromDisk) {
+  QueueConfigChange dead = Limited(2, Overflow::kDropHead);
+  dead.name = "dead";
+  Create(dead);
+  QueueConfigChange config = Limited(2, Overflow::kDropHead);
+  config.dead_letter_queue = "dead";
+  Create(config);
+  shard_.Send("dead", {{"x"}, {"y"}});
+  shard_.Send("q", Many(2));
+  shard_.Crash();
+  EXPECT_EQ(Refused({{"2"}}), ErrorReason::kUnspecified);
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"1", "2"}));
+  EXPECT_EQ(shard_.ListBodies("dead"), (Bodies{"y", "0"}));
+}
+
 // ---- wait_when_full
 
 TEST_F(Room, APublishWaitsForRoomAndKeepsItsPlace) {
