@@ -75,6 +75,7 @@ struct ParkedPublish {
   int64_t known_duplicates = 0;  // leading messages that the producer had sent before
   int64_t give_up_ns = 0;  // monotonic, of its wait for room; 0: does not wait for that
   bool waits_for_room = false;
+  QueueId stopped_at = 0;  // the queue that had no room for it when last tried
   // Queues in which it found no room: it stands there (Queue::waiting_for_room) by the time it came,
   // until it is stored or refused.
   absl::InlinedVector<QueueId, 2> awaits;

@@ -117,6 +117,7 @@ struct Queue {
   // waits for several queues keeps its place in each that it found full, also while another is: it
   // might never find room in all of them at once otherwise.
   absl::btree_set<uint64_t> waiting_for_room;
+  absl::btree_set<uint64_t> impatient;  // of them, those that wait for no longer than a read takes
   bool room_made = false;
   bool dropping = false;  // what is to be dropped is being read
 

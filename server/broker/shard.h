@@ -235,8 +235,9 @@ class Shard {
   bool MayDrop(const Queue& queue, const LaneState& lane, Seq seq) const;
   void DropWhenRead(Queue& queue, Lane lane, std::vector<Seq> seqs, PublishPlan::Demand demand);
   absl::Status MakeRoom(const ParkedPublish& attempt, PublishPlan* plan, bool* reading, Now now);
-  static bool OthersComeFirst(const ParkedPublish& attempt, const Queue& queue,
-                              const PublishPlan::Demand& demand);
+  bool RoomIsTaken(const Queue& queue) const;
+  bool OthersComeFirst(const ParkedPublish& attempt, const Queue& queue,
+                       const PublishPlan::Demand& demand) const;
   void EndParked(const std::vector<uint64_t>& ids, const absl::Status& status, Now now);
   absl::Status PlanPushingOut(Queue& queue, PublishPlan* plan, bool* reading, Now now);
   void RoomMade(Queue& queue);

@@ -144,6 +144,8 @@ void Shard::AwaitRoom(ParkedPublish& attempt, const PublishPlan& plan) {
   if (plan.full->waiting_for_room.insert(attempt.id).second) {
     attempt.awaits.push_back(plan.full->qid);
   }
+  if (attempt.give_up_ns == 0) plan.full->impatient.insert(attempt.id);
+  attempt.stopped_at = plan.full->qid;
 }
 
 // Those behind it may find room.
@@ -151,6 +153,7 @@ void Shard::LeaveRoomLine(const ParkedPublish& attempt, QueueId qid) {
   Queue* queue = FindQueue(qid);
   const bool was_first = *queue->waiting_for_room.begin() == attempt.id;
   queue->waiting_for_room.erase(attempt.id);
+  queue->impatient.erase(attempt.id);
   if (was_first) RoomMade(*queue);
 }
 
@@ -292,7 +295,17 @@ void Shard::RetryThoseWaiting(Queue& queue, Now now) {
   while (!queue.waiting_for_room.empty()) {
     const uint64_t first = *queue.waiting_for_room.begin();
     RetryLine(std::string(parked_.at(first)->line), now);
-    if (!queue.waiting_for_room.empty() && *queue.waiting_for_room.begin() == first) return;
+    if (!queue.waiting_for_room.empty() && *queue.waiting_for_room.begin() == first) break;
+  }
+  // Those behind it that did not ask to wait are told, now that what they waited for is read.
+  const std::vector<uint64_t> impatient(queue.impatient.begin(), queue.impatient.end());
+  for (const uint64_t id : impatient) {
+    if (!queue.impatient.contains(id)) continue;
+    if (id != *queue.waiting_for_room.begin()) {
+      RetryLine(std::string(parked_.at(id)->line), now);
+    }
+    // It has asked for another read, as those behind it would.
+    if (queue.impatient.contains(id) && parked_.at(id)->stopped_at == queue.qid) return;
   }
 }
 

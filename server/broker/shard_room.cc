@@ -208,15 +208,18 @@ absl::Status Shard::MakeRoom(const ParkedPublish& attempt, PublishPlan* plan, bo
   std::vector<Queue*> to_drop;
   for (const auto& [qid, demand] : plan->demand) {
     Queue* queue = FindQueue(qid);
-    if (HasRoom(*queue, demand) && !OthersComeFirst(attempt, *queue, demand)) continue;
+    const bool others_first = OthersComeFirst(attempt, *queue, demand);
+    if (HasRoom(*queue, demand) && !others_first) continue;
     const QueueConfig& config = queue->row.config;
     const bool could_fit = CouldFit(config, demand);
-    if (config.overflow == Overflow::kDropHead && (could_fit || CouldFitTheEnd(*queue, *plan))) {
+    const bool drops =
+        config.overflow == Overflow::kDropHead && (could_fit || CouldFitTheEnd(*queue, *plan));
+    if (drops && !others_first) {
       to_drop.push_back(queue);
       continue;
     }
     plan->full = queue;
-    return could_fit ? QueueFull(*queue) : LargerThanQueue(*queue);
+    return could_fit || drops ? QueueFull(*queue) : LargerThanQueue(*queue);
   }
   // Nothing is dropped for a publish that another queue refuses.
   for (Queue* queue : to_drop) {
@@ -238,14 +241,21 @@ absl::Status Shard::MakeRoom(const ParkedPublish& attempt, PublishPlan* plan, bo
   return to_drop.empty() ? absl::OkStatus() : MakeRoom(attempt, plan, reading, now);
 }
 
+// Some wait for what room there is, or comes. At a queue that drops its head most only wait until
+// what goes for them is read: the same will be done for who comes later.
+bool Shard::RoomIsTaken(const Queue& queue) const {
+  if (queue.waiting_for_room.empty()) return false;
+  const ParkedPublish& first = *parked_.at(*queue.waiting_for_room.begin());
+  return queue.row.config.overflow == Overflow::kReject ||
+         (first.waits_for_room && first.stopped_at == queue.qid);
+}
+
 // Who waits for room is not overtaken by who comes later and needs less, or does not wait.
 bool Shard::OthersComeFirst(const ParkedPublish& attempt, const Queue& queue,
-                            const PublishPlan::Demand& demand) {
+                            const PublishPlan::Demand& demand) const {
+  if (demand.messages <= 0 && demand.bytes <= 0) return false;
   const bool is_new = attempt.id == 0;
-  return !queue.waiting_for_room.empty() &&
-         (is_new || *queue.waiting_for_room.begin() < attempt.id) &&
-         queue.row.config.overflow == Overflow::kReject &&
-         (demand.messages > 0 || demand.bytes > 0);
+  return RoomIsTaken(queue) && (is_new || *queue.waiting_for_room.begin() < attempt.id);
 }
 
 // Those who wait for room look again before the turn ends.

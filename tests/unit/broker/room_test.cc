@@ -688,6 +688,53 @@ TEST_F(RoomOfSeveral, AWaiterWhoseRouteIsGoneGoesWhereItsExchangeLeadsNow) {
   EXPECT_EQ(ReasonOf((*refused).status()), ErrorReason::kExchangeNotFound);
 }
 
+// Where nothing can be dropped, as the dead-letter queue is full.
+class RoomWithoutAWayOut : public RoomOfSeveral {
+ protected:
+  void SetUp() override {
+    Make("dead");
+    QueueConfigChange config = Limited(2, Overflow::kDropHead);
+    config.dead_letter_queue = "dead";
+    Create(config);
+    shard_.Send("q", Many(2));
+    shard_.Fanout("x", {"q"});
+  }
+};
+
+TEST_F(RoomWithoutAWayOut, WhoComesLaterOvertakesNobody) {
+  const auto two = shard_.StartPublish(Waiting({{"a"}, {"b"}}, 60'000));
+  AckOne("q");
+  const Reply late = Wait("", "late", 0);
+  ASSERT_TRUE(late.answered());
+  EXPECT_EQ(ReasonOf((*late).status()), ErrorReason::kQueueFull);
+  const Reply later = Wait("", "later");
+  EXPECT_FALSE(later.answered());
+  AckOne("q");
+  EXPECT_TRUE(two.answered());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"a", "b"}));
+  AckOne("dead");
+  EXPECT_TRUE(later.answered());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"b", "later"}));
+}
+
+TEST_F(RoomWithoutAWayOut, WhoDoesNotWaitIsAnsweredThoughItCameBehindOneThatDoes) {
+  shard_.Crash();
+  const auto waits = shard_.StartPublish(Waiting({{"waits"}}, 60'000));
+  ASSERT_GT(shard_.pending_reads(), 0u);
+  PublishCommand command;
+  command.publish = MakePublish("", {{"does not"}});
+  command.publish.exchange = "x";
+  command.caller = 100;
+  Reply does_not;
+  command.done = does_not.Done();
+  shard_.Start(std::move(command));
+  EXPECT_FALSE(does_not.answered());
+  shard_.RunUntilQuiet();
+  ASSERT_TRUE(does_not.answered());
+  EXPECT_EQ(ReasonOf((*does_not).status()), ErrorReason::kQueueFull);
+  EXPECT_FALSE(waits.answered());
+}
+
 TEST_F(RoomOfSeveral, WhoDoesNotWaitIsRefusedBehindALookupThatFindsNoRoom) {
   QueueConfigChange config = Limited(1);
   config.dedup_window_ms = 60'000;
