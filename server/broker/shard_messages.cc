@@ -392,7 +392,7 @@ bool Shard::MoveToQueue(Queue& queue, LaneState& lane, storage::StoredMessage me
     if (waits || is_other) return false;
   }
   const PublishPlan::Demand demand{1, static_cast<int64_t>(message.payload.size())};
-  if (!HasRoom(*to, demand)) return false;
+  if (!HasRoom(*to, demand) || RoomIsTaken(*to)) return false;
   MessageInfo info;
   info.publish_ms = message.info.publish_ms;
   info.group_hash = message.info.group_hash;

@@ -688,6 +688,28 @@ TEST_F(RoomOfSeveral, AWaiterWhoseRouteIsGoneGoesWhereItsExchangeLeadsNow) {
   EXPECT_EQ(ReasonOf((*refused).status()), ErrorReason::kExchangeNotFound);
 }
 
+TEST_F(RoomOfSeveral, AMoveTakesNoRoomThatSomebodyWaitsFor) {
+  Create(Limited(2));
+  Make("other");
+  shard_.Send("q", Many(2));
+  const auto two = shard_.StartPublish(Waiting({{"a"}, {"b"}}, 60'000));
+  AckOne("q");
+  const auto move = [&] {
+    EditMessagesCommand command;
+    command.queue = "other";
+    command.to_queue = "q";
+    command.action = EditMessagesCommand::Action::kMove;
+    command.positions = {shard_.List("other").at(0).position};
+    return *shard_.Edit(std::move(command));
+  };
+  EXPECT_EQ(move(), 0);
+  AckOne("q");
+  ASSERT_TRUE(two.answered());
+  EXPECT_EQ(shard_.ListBodies("q"), (Bodies{"a", "b"}));
+  AckOne("q");
+  EXPECT_EQ(move(), 1);
+}
+
 // Where nothing can be dropped, as the dead-letter queue is full.
 class RoomWithoutAWayOut : public RoomOfSeveral {
  protected:
