@@ -140,8 +140,10 @@ void Shard::ScheduleIdleExpiry(Queue& queue, Now now) {
 void Shard::QueueIsIdle(Queue& queue, Now now) {
   queue.idle_timer_ms = 0;
   const int64_t idle_ms = queue.row.config.idle_expiry_ms;
-  // To be named as a dead-letter queue is a use.
-  if (!ReferrerOf(queue).empty()) queue.last_used_ms = now.engine_ms;
+  // To be named as a dead-letter queue is a use, and so is to be waited for.
+  if (!ReferrerOf(queue).empty() || !queue.waiting_for_room.empty()) {
+    queue.last_used_ms = now.engine_ms;
+  }
   if (queue.IsConsumed() || now.engine_ms < queue.last_used_ms + idle_ms) {
     return ScheduleIdleExpiry(queue, now);
   }

@@ -60,6 +60,25 @@ TEST_F(TemporaryQueues, GoesWithTheBoot) {
   EXPECT_EQ(shard_.Totals().queues, 0u);
 }
 
+TEST_F(TemporaryQueues, AQueueThatSomebodyWaitsForIsNotIdle) {
+  QueueConfigChange config;
+  config.name = "q";
+  config.idle_expiry_ms = 10'000;
+  config.max_length = 1;
+  ASSERT_TRUE(shard_.CreateQueue(config).ok());
+  shard_.Publish("q", {"a"});
+  broker::Publish publish = testing::MakePublish("q", {{"b"}});
+  publish.wait_when_full_ms = 60'000;
+  const auto waits = shard_.StartPublish(std::move(publish));
+  shard_.Pass(59'000);
+  ASSERT_TRUE(Exists("q"));
+  ASSERT_TRUE(shard_.Purge("q", false).ok());
+  ASSERT_TRUE(waits.answered());
+  EXPECT_TRUE((*waits).ok());
+  shard_.Pass(21'000);
+  EXPECT_FALSE(Exists("q"));
+}
+
 TEST_F(TemporaryQueues, ANameThatIsTakenAndAnUnknownExchangeAreRefused) {
   Start();
   const auto second = Start();
