@@ -64,7 +64,6 @@ absl::Status RedriveCall::Open() {
   if (!rate.ok()) return rate.status();
   if (auto status = slot_.Take(api_); !status.ok()) return status;
 
-  begin_ms_ = api_->clock->WallMs();
   reported_ns_ = api_->clock->MonotonicNs();
   pace_.Configure(*rate, reported_ns_);
   // No more is selected at once than a second takes: what waits long is not what it was.
@@ -89,6 +88,8 @@ void RedriveCall::CheckQueue() {
         call->working_ = false;
         return call->EndWith(info.status());
       }
+      // By the clock that tells when messages died, which may be days off after the other was set.
+      call->begin_ms_ = info->now_ms;
       const broker::QueueStats& stats = info->stats;
       const size_t ids = call->scan_->filter().ids().size();
       call->to_look_at_ = ids > 0 ? static_cast<int64_t>(ids)

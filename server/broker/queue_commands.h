@@ -76,6 +76,7 @@ struct QueueInfo {
   int64_t create_ms = 0;
   int64_t update_ms = 0;
   uint64_t revision = 0;  // the etag
+  int64_t now_ms = 0;     // when this was so: engine time, as in the times of messages
 };
 
 struct CreateQueueOutcome {

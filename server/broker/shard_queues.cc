@@ -275,6 +275,7 @@ QueueInfo Shard::Describe(Queue& queue, Now now) {
   info.revision = queue.row.revision;
   info.qid = queue.qid;
   info.counters = queue.counters;
+  info.now_ms = now.engine_ms;
   QueueStats& stats = info.stats;
   stats.consumers = static_cast<int32_t>(queue.Consumers());
   size_t waiting = 0;

@@ -6,6 +6,8 @@
 namespace sluice::api {
 namespace {
 
+constexpr int64_t kBeginMs = 1'700'000'000'000;
+
 class RedriveTest : public CallsTest {
  protected:
   using Reader = grpc::ClientReader<v1::RedriveMessagesResponse>;
@@ -14,15 +16,16 @@ class RedriveTest : public CallsTest {
 
   std::unique_ptr<Reader> Begin() { return admin_->RedriveMessages(&context_, request_); }
 
-  void AnswerQueue(const std::string& name, int64_t ready) {
+  void AnswerQueue(const std::string& name, int64_t ready, int64_t now_ms = kBeginMs) {
     auto command = shard_.Take<broker::GetQueueCommand>();
     EXPECT_EQ(command.queue, name);
     broker::QueueInfo info;
     info.stats.ready = ready;
+    info.now_ms = now_ms;
     command.done(info);
   }
 
-  static broker::ListedMessage Dead(Seq seq, int64_t died_ms = 1'700'000'000'000) {
+  static broker::ListedMessage Dead(Seq seq, int64_t died_ms = kBeginMs) {
     auto message = Listed(seq);
     Deaths deaths;
     AddDeath({"orders", DeathReason::kAttempts, 1, 3, died_ms, died_ms, ""}, deaths);
@@ -72,6 +75,21 @@ TEST_F(RedriveTest, MovesWhatDiedBeforeAndReports) {
   EXPECT_EQ(last.moved(), 2);
   EXPECT_EQ(last.skipped(), 3);
   EXPECT_EQ(last.remaining(), 0);
+}
+
+// Which may differ from the clock of the machine, when that has been set.
+TEST_F(RedriveTest, WhatDiedBeforeIsToldByTheClockOfTheQueue) {
+  for (const int64_t begin_ms : {kBeginMs, int64_t{4'000'000'000'000}}) {
+    grpc::ClientContext context;
+    const auto reader = admin_->RedriveMessages(&context, request_);
+    AnswerQueue("dead", 2, begin_ms);
+    AnswerDead({Dead(1, begin_ms - 1), Dead(2, begin_ms + 1)});
+    auto move = shard_.Take<broker::EditMessagesCommand>();
+    ASSERT_EQ(move.positions.size(), 1u) << begin_ms;
+    EXPECT_EQ(move.positions[0].seq, 1u);
+    move.done(1);
+    EXPECT_EQ(Finish(*reader, grpc::StatusCode::OK).moved(), 1);
+  }
 }
 
 TEST_F(RedriveTest, ElsewhereAlsoTakesWhatNeverDied) {
