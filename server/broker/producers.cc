@@ -67,7 +67,7 @@ absl::StatusOr<int64_t> Producers::Open(const Hash128& producer, const ProducerT
   known.stream = stream;
   known.target = target;
   by_target_.insert({target, producer});
-  known.broken = false;
+  known.refused_from = kNone;
   streams_[stream] = producer;
   // It counts as used, so that a producer that has just come is not the first to be dropped.
   known.row.update_ms = now_ms;
@@ -87,12 +87,13 @@ std::vector<Producers::Gone> Producers::RemoveTarget(const ProducerTarget& targe
   return removed;
 }
 
-absl::StatusOr<int64_t> Producers::Check(uint64_t stream, int64_t first_sequence) const {
+absl::StatusOr<int64_t> Producers::Check(uint64_t stream, int64_t first_sequence,
+                                         uint64_t arrival) const {
   const auto it = streams_.find(stream);
   if (it == streams_.end()) return Fenced();
   const Known& known = known_.at(it->second);
   if (known.gone) return TargetGone(known.target);
-  if (known.broken) {
+  if (arrival >= known.refused_from) {
     return MakeError(ErrorReason::kSequenceRefused,
                      "an earlier message of this stream was refused");
   }
@@ -101,9 +102,11 @@ absl::StatusOr<int64_t> Producers::Check(uint64_t stream, int64_t first_sequence
              : 0;
 }
 
-void Producers::Break(uint64_t stream) {
+void Producers::Break(uint64_t stream, uint64_t arrival) {
   const auto it = streams_.find(stream);
-  if (it != streams_.end()) known_.at(it->second).broken = true;
+  if (it == streams_.end()) return;
+  uint64_t& refused_from = known_.at(it->second).refused_from;
+  refused_from = std::min(refused_from, arrival);
 }
 
 const storage::ProducerRow& Producers::Stored(uint64_t stream, int64_t last_sequence,

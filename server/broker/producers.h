@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -58,10 +59,11 @@ class Producers {
 
   // How many leading messages of a batch were stored before; the rest may be stored. PRODUCER_FENCED;
   // QUEUE_DELETED or EXCHANGE_NOT_FOUND when the target has gone, whatever has its name now;
-  // SEQUENCE_REFUSED behind a sequence that was refused.
-  absl::StatusOr<int64_t> Check(uint64_t stream, int64_t first_sequence) const;
-  // A sequence of the stream was refused: nothing after it may be stored. 0: no stream.
-  void Break(uint64_t stream);
+  // SEQUENCE_REFUSED for what came after a batch that was refused. `arrival` rises from batch to batch.
+  absl::StatusOr<int64_t> Check(uint64_t stream, int64_t first_sequence, uint64_t arrival) const;
+  // The batch that arrived then was refused: nothing after it may be stored. What came before it may
+  // still wait for room. 0: no stream.
+  void Break(uint64_t stream, uint64_t arrival);
   // The row to be written.
   const storage::ProducerRow& Stored(uint64_t stream, int64_t last_sequence, int64_t now_ms);
   const Hash128& ProducerOf(uint64_t stream) const { return streams_.at(stream); }
@@ -77,12 +79,13 @@ class Producers {
   uint64_t fenced() const { return fenced_; }
 
  private:
+  static constexpr uint64_t kNone = std::numeric_limits<uint64_t>::max();
   struct Known {
     storage::ProducerRow row;
     uint64_t stream = 0;  // the current one; 0: none since the start
     ProducerTarget target;  // of it
     Ended ended;
-    bool broken = false;
+    uint64_t refused_from = kNone;  // the first arrival that was
     bool gone = false;  // the target has; kept so that the stream is told why it is refused
   };
   void Forget(const Hash128& producer);

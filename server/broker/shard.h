@@ -213,6 +213,7 @@ class Shard {
   void PublishOrPark(ParkedPublish attempt, Now now);
   bool TryPublish(ParkedPublish& attempt, Now now);
   void RefusePublish(ParkedPublish& attempt, const absl::Status& status);
+  uint64_t ArrivalOf(const ParkedPublish& attempt) const;
   void AwaitRoom(ParkedPublish& attempt, const PublishPlan& plan);
   void LeaveRoomLine(const ParkedPublish& attempt, QueueId qid);
   void StopAwaitingRoom(ParkedPublish& attempt);

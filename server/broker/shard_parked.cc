@@ -66,9 +66,14 @@ void Shard::PublishOrPark(ParkedPublish attempt, Now now) {
   if (!behind_others) RetryLine(name, now);
 }
 
+// One that has just come would be parked as the next.
+uint64_t Shard::ArrivalOf(const ParkedPublish& attempt) const {
+  return attempt.id != 0 ? attempt.id : next_parked_id_;
+}
+
 void Shard::RefusePublish(ParkedPublish& attempt, const absl::Status& status) {
   if (auto* publish = std::get_if<PublishCommand>(&attempt.command)) {
-    producers_.Break(publish->producer_stream);
+    producers_.Break(publish->producer_stream, ArrivalOf(attempt));
     publish->done(status);
   } else {
     std::get<TransactCommand>(attempt.command).done(status);
@@ -83,7 +88,8 @@ bool Shard::TryPublish(ParkedPublish& attempt, Now now) {
   auto* publish = std::get_if<PublishCommand>(&attempt.command);
   auto* transact = std::get_if<TransactCommand>(&attempt.command);
   if (publish && publish->producer_stream != 0) {
-    auto known = producers_.Check(publish->producer_stream, publish->first_sequence);
+    auto known = producers_.Check(publish->producer_stream, publish->first_sequence,
+                                  ArrivalOf(attempt));
     if (!known.ok()) return RefusePublish(attempt, known.status()), true;
     auto& messages = publish->publish.messages;
     const auto count = std::min<int64_t>(*known, static_cast<int64_t>(messages.size()));

@@ -274,7 +274,7 @@ void Shard::Do(OpenProducerCommand& command, Now now) {
       const auto* publish = std::get_if<PublishCommand>(&parked->command);
       if (publish && publish->producer_stream == older) fenced.push_back(id);
     }
-    EndParked(fenced, producers_.Check(older, 0).status(), now);
+    EndParked(fenced, producers_.Check(older, 0, 0).status(), now);
   }
   AnswerWhenDurable(std::move(command.done), ProducerOpened{stream, *last});
 }

@@ -132,6 +132,31 @@ TEST_F(ProducersTest, WaitingForRoomKeepsTheSequence) {
   EXPECT_EQ(shard_.ListBodies("q"), Bodies());
 }
 
+TEST_F(ProducersTest, WhatWaitsForRoomIsStoredThoughALaterSequenceWasRefused) {
+  QueueConfigChange change;
+  change.name = "q";
+  change.max_length = 1;
+  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  const auto opened = Open();
+  ASSERT_TRUE(Send(opened.stream, 1, 1).ok());
+  Publish two = MakePublish("q", {{"2"}});
+  Publish three = MakePublish("q", {{"3"}});
+  two.wait_when_full_ms = 60'000;
+  three.wait_when_full_ms = 10;
+  const auto second = shard_.StartPublish(std::move(two), opened.stream, 2);
+  const auto third = shard_.StartPublish(std::move(three), opened.stream, 3);
+  shard_.Pass(10);
+  ASSERT_TRUE(third.answered());
+  EXPECT_EQ(ReasonOf((*third).status()), ErrorReason::kQueueFull);
+  EXPECT_FALSE(second.answered());
+  ASSERT_TRUE(shard_.Purge("q", false).ok());
+  ASSERT_TRUE(second.answered());
+  EXPECT_TRUE((*second).ok()) << (*second).status();
+  ASSERT_TRUE(shard_.Purge("q", false).ok());
+  EXPECT_EQ(ReasonOf(Send(opened.stream, 3, 3).status()), ErrorReason::kSequenceRefused);
+  EXPECT_EQ(Open().last_sequence, 2);
+}
+
 TEST_F(ProducersTest, IsForgottenAfterAWeekWithoutAPublish) {
   ASSERT_TRUE(Send(Open().stream, 1, 3).ok());
   shard_.Advance(kProducerKeptMs - 1);
@@ -344,7 +369,7 @@ TEST(Producers, ThoseOfWhatIsGoneMakeWayWhenThereAreTooMany) {
   for (size_t i = 0; i < kProducersMax; ++i) ASSERT_TRUE(open(i < 10 ? 1 : 2, i).ok());
   EXPECT_EQ(ReasonOf(open(3, 0).status()), ErrorReason::kMemoryFull);
   EXPECT_EQ(producers.RemoveTarget({.number = 1}).size(), 10u);
-  EXPECT_EQ(ReasonOf(producers.Check(1, 1).status()), ErrorReason::kQueueDeleted);
+  EXPECT_EQ(ReasonOf(producers.Check(1, 1, 1).status()), ErrorReason::kQueueDeleted);
   EXPECT_TRUE(open(3, 0).ok());
   EXPECT_EQ(forgotten.size(), 10u);
   EXPECT_EQ(producers.size(), kProducersMax - 9);
