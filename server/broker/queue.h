@@ -120,10 +120,10 @@ struct Queue {
   absl::btree_set<uint64_t> impatient;  // of them, those that wait for no longer than a read takes
   bool room_made = false;
   bool dropping = false;  // what is to be dropped is being read
-
   // What was to be dropped next when that was read, for which the dead-letter queue had no room. To
   // read it again would not help until there is some.
   std::optional<std::pair<Lane, Seq>> undroppable;
+
   int64_t last_used_ms = 0;  // engine time, since the start of the process
   int64_t idle_timer_ms = 0; // engine time; 0: none
 

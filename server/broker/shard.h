@@ -105,7 +105,7 @@ class Shard {
   // RunTurn has something to do at once.
   bool HasWork() const {
     return !dispatch_.empty() || !dying_queues_.empty() || !room_made_.empty() ||
-           !orphaned_lines_.empty() || routes_changed_;
+           !orphaned_.empty() || routes_changed_;
   }
 
  private:
@@ -589,7 +589,8 @@ class Shard {
   std::deque<QueueId> dying_queues_;
   std::vector<QueueId> room_made_;
   const PublishPlan* making_room_for_ = nullptr;  // while MakeRoom runs
-  std::vector<std::string> orphaned_lines_;  // they wait for what is gone, or as part of it
+  // First ones of lines that wait for what is gone, or as part of it; by arrival.
+  absl::btree_set<uint64_t> orphaned_;
   bool routes_changed_ = false;  // what waits for room may go elsewhere now, or nowhere
   int64_t last_turn_ms_ = 0;  // engine time
   std::deque<std::pair<Lsn, int64_t>> turn_times_;  // engine time of each turn not durable yet

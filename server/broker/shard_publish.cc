@@ -296,7 +296,7 @@ void Shard::RemoveProducersOf(const ProducerTarget& target) {
   for (const auto& [id, parked] : parked_) {
     const auto* publish = std::get_if<PublishCommand>(&parked->command);
     if (!publish || !streams.contains(publish->producer_stream)) continue;
-    orphaned_lines_.push_back(parked->line);
+    orphaned_.insert(*parked_lines_.at(parked->line).ids.begin());
   }
 }
 

@@ -450,7 +450,7 @@ void Shard::RemoveQueue(Queue& queue, const absl::Status& why) {
   for (const uint64_t id : queue.waiting_for_room) {
     ParkedPublish& attempt = *parked_.at(id);
     attempt.awaits.erase(std::find(attempt.awaits.begin(), attempt.awaits.end(), queue.qid));
-    orphaned_lines_.push_back(attempt.line);
+    orphaned_.insert(id);
   }
   queues_.Remove(queue);
 }

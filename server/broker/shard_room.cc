@@ -268,10 +268,13 @@ void Shard::RoomMade(Queue& queue) {
 void Shard::RunRoomMade(Now now) {
   if (std::exchange(routes_changed_, false)) {
     for (const auto& [name, line] : parked_lines_) {
-      if (FirstWaitsForRoom(line)) orphaned_lines_.push_back(name);
+      if (FirstWaitsForRoom(line)) orphaned_.insert(*line.ids.begin());
     }
   }
-  for (const std::string& line : std::exchange(orphaned_lines_, {})) RetryLine(line, now);
+  for (const uint64_t id : std::exchange(orphaned_, {})) {
+    const auto it = parked_.find(id);
+    if (it != parked_.end()) RetryLine(std::string(it->second->line), now);
+  }
   for (const QueueId qid : std::exchange(room_made_, {})) {
     Queue* queue = FindQueue(qid);
     if (!queue) continue;

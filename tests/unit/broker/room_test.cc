@@ -688,6 +688,23 @@ TEST_F(RoomOfSeveral, AWaiterWhoseRouteIsGoneGoesWhereItsExchangeLeadsNow) {
   EXPECT_EQ(ReasonOf((*refused).status()), ErrorReason::kExchangeNotFound);
 }
 
+TEST_F(RoomOfSeveral, ThoseWhoseRoutesChangeStayInOrderOfArrival) {
+  Make("a");
+  QueueConfigChange free = Limited(8);
+  free.name = "free";
+  Create(free);
+  shard_.Fanout("x", {"a"});
+  Bodies bodies;
+  for (int i = 0; i < 12; ++i) {
+    bodies.push_back(std::to_string(i));
+    Wait("", bodies.back());
+  }
+  const auto expect_ok = [](const auto& result) { EXPECT_TRUE(result.ok()); };
+  shard_.Apply(CreateBindingCommand{To("free"), expect_ok});
+  shard_.Run(DeleteBindingCommand{To("a"), expect_ok});
+  EXPECT_EQ(shard_.ListBodies("free"), Bodies(bodies.begin(), bodies.begin() + 8));
+}
+
 TEST_F(RoomOfSeveral, AMoveTakesNoRoomThatSomebodyWaitsFor) {
   Create(Limited(2));
   Make("other");
