@@ -238,7 +238,8 @@ TEST_F(PublisherTest, ARefusedStreamEndsThePublisherWithTheReason) {
   PublishNumbers(publisher, 1);
   EXPECT_EQ(ReasonOf(publisher.Flush()), v1::ERROR_REASON_QUEUE_NOT_FOUND);
   EXPECT_FALSE(MaybeHappened(outcomes_[0].status));
-  EXPECT_EQ(publisher.counts().refused, 1);
+  // The refusal may be there before the message has left.
+  EXPECT_EQ(publisher.counts().refused + publisher.counts().not_sent, 1);
 }
 
 TEST_F(PublisherTest, AProducersSequencesGoOnOverABreak) {
