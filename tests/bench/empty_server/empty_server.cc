@@ -27,6 +27,8 @@
 
 ABSL_FLAG(int, port, 0, "port on loopback; 0 takes a free one, which is printed");
 ABSL_FLAG(int, queues, 1, "completion queues, each with a thread");
+ABSL_FLAG(bool, read_separately, false,
+          "take a call before its request, as a server has to that bounds the memory of requests");
 
 namespace sluice {
 namespace {
@@ -83,6 +85,57 @@ class Slot {
   bool answered_ = false;
 };
 
+// The same, but that gRPC hands the call over before it has received the request.
+class SeparateReads final : public v1::QueueService::Service {
+ public:
+  SeparateReads() {
+    MarkMethodStreamed(kPublish, nullptr);
+    MarkMethodRaw(kPublish);
+  }
+
+  class Slot {
+   public:
+    Slot(SeparateReads* service, grpc::ServerCompletionQueue* queue, const grpc::ByteBuffer* answer)
+        : service_(service), queue_(queue), answer_(answer) {
+      Arm();
+    }
+    void Proceed(bool ok) {
+      if (step_ == Step::kAnswering && !stopping) return Arm();
+      if (step_ == Step::kAnswering || !ok) return;
+      if (step_ == Step::kAsked) {
+        step_ = Step::kReading;
+        return call_->stream.Read(&call_->request, this);
+      }
+      step_ = Step::kAnswering;
+      answers.fetch_add(1, std::memory_order_relaxed);
+      call_->stream.WriteAndFinish(*answer_, grpc::WriteOptions(), grpc::Status::OK, this);
+    }
+
+   private:
+    enum class Step { kAsked, kReading, kAnswering };
+    struct OneCall {
+      grpc::ServerContext context;
+      grpc::ByteBuffer request;
+      grpc::ServerAsyncReaderWriter<grpc::ByteBuffer, grpc::ByteBuffer> stream{&context};
+    };
+    void Arm() {
+      step_ = Step::kAsked;
+      call_ = std::make_unique<OneCall>();
+      service_->RequestAsyncBidiStreaming(kPublish, &call_->context, &call_->stream, queue_, queue_,
+                                          this);
+    }
+
+    SeparateReads* const service_;
+    grpc::ServerCompletionQueue* const queue_;
+    const grpc::ByteBuffer* const answer_;
+    std::unique_ptr<OneCall> call_;
+    Step step_ = Step::kAsked;
+  };
+
+ private:
+  static constexpr int kPublish = 0;  // the service's first method
+};
+
 // What a client asks for around its publishes.
 class EmptyAdmin final : public v1::AdminService::Service {
   grpc::Status CreateQueue(grpc::ServerContext*, const v1::CreateQueueRequest* request,
@@ -103,20 +156,22 @@ class EmptyAdmin final : public v1::AdminService::Service {
   }
 };
 
+template <typename AnySlot>
 void Poll(grpc::ServerCompletionQueue* queue) {
   void* tag = nullptr;
   bool ok = false;
-  while (queue->Next(&tag, &ok)) static_cast<Slot*>(tag)->Proceed(ok);
+  while (queue->Next(&tag, &ok)) static_cast<AnySlot*>(tag)->Proceed(ok);
 }
 
-int Main() {
+template <typename AnyService, typename AnySlot>
+int Serve() {
   sigset_t stops;
   sigemptyset(&stops);
   sigaddset(&stops, SIGINT);
   sigaddset(&stops, SIGTERM);
   pthread_sigmask(SIG_BLOCK, &stops, nullptr);  // for all threads to come
 
-  RawQueueService queue_service;
+  AnyService queue_service;
   EmptyAdmin admin_service;
   int port = 0;
   grpc::ServerBuilder builder;
@@ -134,13 +189,13 @@ int Main() {
     return 1;
   }
   const grpc::ByteBuffer answer = OneResult();
-  std::vector<std::unique_ptr<Slot>> slots;
+  std::vector<std::unique_ptr<AnySlot>> slots;
   std::vector<std::thread> threads;
   for (const auto& queue : queues) {
     for (int i = 0; i < kSlots; ++i) {
-      slots.push_back(std::make_unique<Slot>(&queue_service, queue.get(), &answer));
+      slots.push_back(std::make_unique<AnySlot>(&queue_service, queue.get(), &answer));
     }
-    threads.emplace_back(&Poll, queue.get());
+    threads.emplace_back(&Poll<AnySlot>, queue.get());
   }
   std::printf("serving on 127.0.0.1:%d\n", port);
   std::fflush(stdout);
@@ -160,5 +215,8 @@ int main(int argc, char** argv) {
   absl::ParseCommandLine(argc, argv);
   // As in the server: Debian builds Abseil with its search for deadlocks on.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  return sluice::Main();
+  if (absl::GetFlag(FLAGS_read_separately)) {
+    return sluice::Serve<sluice::SeparateReads, sluice::SeparateReads::Slot>();
+  }
+  return sluice::Serve<sluice::RawQueueService, sluice::Slot>();
 }
