@@ -88,7 +88,7 @@ class LinePublisher {
               << std::flush;
   }
 
-  // On a thread of the publisher's, one at a time.
+  // On the client's thread or one of the publisher's, one at a time.
   void Settled(const absl::Status& status, int64_t line, const std::string* body) {
     if (status.ok()) {
       if (body == nullptr) return;

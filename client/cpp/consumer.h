@@ -83,7 +83,8 @@ class Consumer {
   void Stop();
 
   // From any thread, while or after the handler works on the message and until Run returns. The
-  // receipt's outcome comes by callback, on a thread of the consumer's; it may be empty.
+  // receipt's outcome comes by callback, on the client's thread (see Client); it may be empty. What
+  // is given while Run ends, after its last flush, is let fall without a word.
   void Ack(const std::string& receipt, SettleCallback callback = nullptr);
   void Nack(v1::NackItem item, SettleCallback callback = nullptr);
 

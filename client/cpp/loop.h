@@ -42,6 +42,8 @@ class Loop {
   };
 
   grpc::CompletionQueue* queue() { return &queue_; }
+  // Whether the caller is one of the loop's callbacks, which must not wait for another.
+  bool IsCurrent() const { return thread_.get_id() == std::this_thread::get_id(); }
 
  private:
   grpc::CompletionQueue queue_;

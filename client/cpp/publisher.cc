@@ -58,7 +58,12 @@ class Publisher::Impl {
     options_.max_batch_bytes = std::min(options_.max_batch_bytes, kBatchBytesMax);
     window_messages_ = std::max(options_.max_in_flight, 1);
     window_bytes_ = options_.max_bytes_in_flight;
-    opener_ = std::thread([this] { RunStreams(); });
+    opener_ = std::thread([this] {
+      RunStreams();
+      std::lock_guard lock(mutex_);
+      opener_ended_ = true;
+      changed_.notify_all();
+    });
   }
   ~Impl() { Close(absl::InfiniteDuration()).IgnoreError(); }
 
@@ -69,6 +74,7 @@ class Publisher::Impl {
       return !ended_.ok() || closing_ || bytes > kMessageBytesMax || HasRoom(bytes);
     };
     if (!goes()) {
+      if (client_.loop().IsCurrent()) return InCallback();
       ++waiting_for_room_;
       room_.wait(lock, goes);
       --waiting_for_room_;
@@ -91,6 +97,7 @@ class Publisher::Impl {
 
   absl::Status Flush(absl::Duration timeout) {
     std::unique_lock lock(mutex_);
+    if (!AllSettled() && client_.loop().IsCurrent()) return InCallback();
     const bool done =
         WaitFor(changed_, lock, timeout, [&] { return AllSettled(); });
     if (!done) return absl::DeadlineExceededError("messages are still without an outcome");
@@ -98,18 +105,18 @@ class Publisher::Impl {
   }
 
   absl::Status Close(absl::Duration timeout) {
+    if (client_.loop().IsCurrent()) return InCallback();
+    const absl::Time end = absl::Now() + timeout;
     absl::Status flushed = Flush(timeout);
     std::lock_guard close_lock(close_mutex_);
     {
-      std::lock_guard lock(mutex_);
-      closing_ = true;
-      give_up_ = !flushed.ok();
-      if (give_up_ && context_ != nullptr) context_->TryCancel();
-      NotifyAll();
-    }
-    {
       std::unique_lock lock(mutex_);
+      closing_ = true;
+      NotifyAll();
+      if (!flushed.ok()) GiveUp();
       if (live_) WriteWaiting(lock);
+      // Whether the server ends the stream as well is up to it.
+      if (!WaitFor(changed_, lock, end - absl::Now(), [&] { return opener_ended_; })) GiveUp();
     }
     if (opener_.joinable()) opener_.join();
     return flushed;
@@ -136,6 +143,14 @@ class Publisher::Impl {
     PublishOutcome outcome;
   };
 
+  static absl::Status InCallback() {
+    return absl::FailedPreconditionError("a callback of the client must not wait for another");
+  }
+  void GiveUp() {
+    give_up_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+    NotifyAll();
+  }
   bool idempotent() const { return !options_.producer_id.empty(); }
   bool HasRoom(size_t bytes) const {
     return unsettled_.empty() || (unsettled_.size() < static_cast<size_t>(window_messages_) &&
@@ -457,6 +472,7 @@ class Publisher::Impl {
   Counts counts_;
   bool closing_ = false;
   bool give_up_ = false;
+  bool opener_ended_ = false;
   bool opened_ = false;      // the live stream was answered at all
   bool progressed_ = false;  // and messages on it got an outcome
   absl::Status ended_;

@@ -72,7 +72,8 @@ struct PublishOutcome {
 
 // Called exactly once per accepted message, in order of publishing within each answer of the
 // server, by one thread at a time: the client's (see Client), or one of the publisher's own. Must
-// not call Publish, Flush or Close.
+// not end a publisher, of whatever client; Publish, Flush and Close of any return
+// FAILED_PRECONDITION there where they would have to wait.
 using PublishCallback = std::function<void(const PublishOutcome&)>;
 
 // All methods may be called from any thread. Messages published by one thread keep their order.
@@ -85,7 +86,8 @@ class Publisher {
   Publisher(const Publisher&) = delete;
   Publisher& operator=(const Publisher&) = delete;
 
-  // Takes the message and waits only for room in the window. An error means that it was not taken
+  // Takes the message and waits only for room in the window; if nothing is being written it writes
+  // what waits, which may be what other threads have published. An error means that it was not taken
   // and `callback` is never called: MESSAGE_TOO_LARGE of CheckMessageSize concerns this message
   // alone; after any other the publisher has ended, with this status.
   absl::Status Publish(v1::Message message, PublishCallback callback = nullptr);

@@ -129,6 +129,7 @@ class Settler::Impl {
     line.response.Clear();
     line.reader = (client_.queues().*prepare)(&*context_, line.request, client_.loop().queue());
     line.reader->StartCall();
+    // The last: the call, and with it the reader, is the loop's from here on.
     line.reader->Finish(&line.response, &status_, answered.name());
   }
 

@@ -14,8 +14,7 @@ namespace sluice::client {
 
 class Client;
 
-// OK: on stable storage. Called once per settled receipt, on the client's thread (see Client) or on
-// that of Stop.
+// OK: on stable storage. Called once per settled receipt, on the client's thread (see Client).
 using SettleCallback = std::function<void(const absl::Status&)>;
 
 // Whoever finds no call in flight makes one; while one is, what comes in waits and rides the next:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -115,6 +116,51 @@ TEST_F(PublisherTest, ThreadsThatShareAWindowKeepTheirOwnOrder) {
                    [](const std::string& a, const std::string& b) { return a[0] < b[0]; });
   ASSERT_EQ(by_thread.size(), static_cast<size_t>(kThreads * kEach));
   EXPECT_TRUE(std::is_sorted(by_thread.begin(), by_thread.end()));
+}
+
+TEST_F(PublisherTest, ACallbackThatWouldWaitForEverIsToldSo) {
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q"});
+  Publisher full(server_.client(), {.queue = "q", .max_in_flight = 1});
+  std::vector<absl::Status> refusals;
+  ASSERT_TRUE(publisher
+                  .Publish(Body("a"),
+                           [&](const PublishOutcome&) {
+                             refusals.push_back(publisher.Flush());
+                             refusals.push_back(publisher.Close());
+                             EXPECT_TRUE(full.Publish(Body("b")).ok());
+                             refusals.push_back(full.Publish(Body("c")));
+                           })
+                  .ok());
+  EXPECT_TRUE(publisher.Flush().ok());
+  ASSERT_EQ(refusals.size(), 3u);
+  for (const absl::Status& refusal : refusals) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(refusal)) << refusal;
+  }
+  EXPECT_TRUE(full.Close().ok());
+  EXPECT_EQ(full.counts().confirmed, 1);
+}
+
+TEST_F(PublisherTest, AServerThatDoesNotEndTheStreamHoldsCloseUpForItsTimeoutOnly) {
+  std::promise<void> released;
+  server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+    released.get_future().wait();
+    return grpc::Status::OK;
+  };
+  Publisher publisher(server_.client(), {.queue = "q"});
+  PublishNumbers(publisher, 1);
+  EXPECT_TRUE(publisher.Flush().ok());
+  EXPECT_TRUE(publisher.Close(absl::Milliseconds(20)).ok());
+  released.set_value();
+  EXPECT_EQ(publisher.counts().confirmed, 1);
 }
 
 TEST_F(PublisherTest, ARefusedRangeFailsOnlyItself) {
