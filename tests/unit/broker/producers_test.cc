@@ -31,6 +31,18 @@ class ProducersTest : public ::testing::Test {
     for (const auto& message : *result) duplicates.push_back(message.duplicate);
     return duplicates;
   }
+  void LimitTo(int64_t max_length) {
+    QueueConfigChange change;
+    change.name = "q";
+    change.max_length = max_length;
+    ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  }
+  // Publishes one sequence that waits for room.
+  ShardHarness::PublishReply StartWaiting(uint64_t stream, int64_t sequence, int64_t wait_ms) {
+    Publish publish = MakePublish("q", {{std::to_string(sequence)}});
+    publish.wait_when_full_ms = wait_ms;
+    return shard_.StartPublish(std::move(publish), stream, sequence);
+  }
   ShardHarness shard_;
 };
 
@@ -77,17 +89,11 @@ TEST_F(ProducersTest, ANewerStreamFencesTheOlderOfTheSameTargetAndIdOnly) {
 }
 
 TEST_F(ProducersTest, WhatAFencedStreamHasWaitingForRoomIsRefusedAtOnce) {
-  QueueConfigChange change;
-  change.name = "q";
-  change.max_length = 1;
-  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  LimitTo(1);
   const auto old = Open();
   ASSERT_TRUE(Send(old.stream, 1, 1).ok());
-  Publish two = MakePublish("q", {{"2"}});
-  Publish three = MakePublish("q", {{"3"}});
-  two.wait_when_full_ms = three.wait_when_full_ms = 60'000;
-  const auto second = shard_.StartPublish(std::move(two), old.stream, 2);
-  const auto third = shard_.StartPublish(std::move(three), old.stream, 3);
+  const auto second = StartWaiting(old.stream, 2, 60'000);
+  const auto third = StartWaiting(old.stream, 3, 60'000);
   const auto newer = Open();
   ASSERT_TRUE(second.answered() && third.answered());
   EXPECT_EQ(ReasonOf((*second).status()), ErrorReason::kProducerFenced);
@@ -98,10 +104,7 @@ TEST_F(ProducersTest, WhatAFencedStreamHasWaitingForRoomIsRefusedAtOnce) {
 }
 
 TEST_F(ProducersTest, NothingAfterARefusedSequenceIsStored) {
-  QueueConfigChange change;
-  change.name = "q";
-  change.max_length = 2;
-  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  LimitTo(2);
   const auto opened = Open();
   ASSERT_TRUE(Send(opened.stream, 1, 1).ok());
   EXPECT_EQ(ReasonOf(Send(opened.stream, 2, 3).status()), ErrorReason::kQueueFull);
@@ -112,17 +115,11 @@ TEST_F(ProducersTest, NothingAfterARefusedSequenceIsStored) {
 }
 
 TEST_F(ProducersTest, WaitingForRoomKeepsTheSequence) {
-  QueueConfigChange change;
-  change.name = "q";
-  change.max_length = 1;
-  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  LimitTo(1);
   const auto opened = Open();
   ASSERT_TRUE(Send(opened.stream, 1, 1).ok());
-  Publish two = MakePublish("q", {{"2"}});
-  Publish three = MakePublish("q", {{"3"}});
-  two.wait_when_full_ms = three.wait_when_full_ms = 1000;
-  const auto second = shard_.StartPublish(std::move(two), opened.stream, 2);
-  const auto third = shard_.StartPublish(std::move(three), opened.stream, 3);
+  const auto second = StartWaiting(opened.stream, 2, 1000);
+  const auto third = StartWaiting(opened.stream, 3, 1000);
   shard_.Pass(1000);
   ASSERT_TRUE(second.answered() && third.answered());
   EXPECT_EQ(ReasonOf((*second).status()), ErrorReason::kQueueFull);
@@ -133,18 +130,11 @@ TEST_F(ProducersTest, WaitingForRoomKeepsTheSequence) {
 }
 
 TEST_F(ProducersTest, WhatWaitsForRoomIsStoredThoughALaterSequenceWasRefused) {
-  QueueConfigChange change;
-  change.name = "q";
-  change.max_length = 1;
-  ASSERT_TRUE(shard_.UpdateQueue(change).ok());
+  LimitTo(1);
   const auto opened = Open();
   ASSERT_TRUE(Send(opened.stream, 1, 1).ok());
-  Publish two = MakePublish("q", {{"2"}});
-  Publish three = MakePublish("q", {{"3"}});
-  two.wait_when_full_ms = 60'000;
-  three.wait_when_full_ms = 10;
-  const auto second = shard_.StartPublish(std::move(two), opened.stream, 2);
-  const auto third = shard_.StartPublish(std::move(three), opened.stream, 3);
+  const auto second = StartWaiting(opened.stream, 2, 60'000);
+  const auto third = StartWaiting(opened.stream, 3, 10);
   shard_.Pass(10);
   ASSERT_TRUE(third.answered());
   EXPECT_EQ(ReasonOf((*third).status()), ErrorReason::kQueueFull);
@@ -219,12 +209,6 @@ class ProducersOfWhatGoes : public ProducersTest {
     shard_.RunUntilQuiet();
     return (*reply).status();
   }
-  void LimitTo(int64_t max_length) {
-    QueueConfigChange change;
-    change.name = "q";
-    change.max_length = max_length;
-    ASSERT_TRUE(shard_.UpdateQueue(change).ok());
-  }
   size_t ProducerRows() {
     size_t rows = 0;
     EXPECT_TRUE(shard_.store().ScanMeta([&](std::string_view key, std::string_view) {
@@ -275,9 +259,7 @@ TEST_F(ProducersOfWhatGoes, WhatWaitsForRoomIsRefusedAlsoWhenTheQueueIsMadeAnewA
   ASSERT_TRUE(Send(old.stream, 1, 1).ok());
   std::vector<ShardHarness::PublishReply> waiting;
   for (int64_t sequence = 2; sequence <= 3; ++sequence) {
-    Publish publish = MakePublish("q", {{std::to_string(sequence)}});
-    publish.wait_when_full_ms = 60'000;
-    waiting.push_back(shard_.StartPublish(std::move(publish), old.stream, sequence));
+    waiting.push_back(StartWaiting(old.stream, sequence, 60'000));
   }
   shard_.Apply(DeleteQueueCommand{.queue = "q", .done = [](const absl::Status&) {}});
   ASSERT_TRUE(shard_.CreateQueue("q").ok());
