@@ -49,6 +49,15 @@ class PublisherTest : public ::testing::Test {
     }
   }
 
+  // Confirms all, after `take` has seen it, until the client ends the stream.
+  static void StoreAll(FakeServer::PublishStreamType& stream,
+                       const std::function<void(const v1::PublishStreamBatch&)>& take = nullptr) {
+    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+      if (take) take(batch);
+      return stream.Write(StoredThrough(LastOf(batch)));
+    });
+  }
+
   static int64_t LastOf(const v1::PublishStreamBatch& batch) {
     return batch.first_sequence() + batch.messages_size() - 1;
   }
@@ -62,11 +71,10 @@ TEST_F(PublisherTest, ConfirmsEveryMessageInOrderAndWithinTheWindow) {
   std::vector<std::string> stored;
   std::string queue;
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
-    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+    StoreAll(stream, [&](const v1::PublishStreamBatch& batch) {
       EXPECT_EQ(batch.first_sequence(), static_cast<int64_t>(stored.size()) + 1);
       EXPECT_LE(batch.messages_size(), 7);
       for (const auto& message : batch.messages()) stored.push_back(message.body());
-      return stream.Write(StoredThrough(LastOf(batch)));
     });
     return grpc::Status::OK;
   };
@@ -88,10 +96,9 @@ TEST_F(PublisherTest, ThreadsThatShareAWindowKeepTheirOwnOrder) {
   constexpr int kEach = 500;
   std::vector<std::string> stored;
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
-    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+    StoreAll(stream, [&](const v1::PublishStreamBatch& batch) {
       EXPECT_EQ(batch.first_sequence(), static_cast<int64_t>(stored.size()) + 1);
       for (const auto& message : batch.messages()) stored.push_back(message.body());
-      return stream.Write(StoredThrough(LastOf(batch)));
     });
     return grpc::Status::OK;
   };
@@ -120,9 +127,7 @@ TEST_F(PublisherTest, ThreadsThatShareAWindowKeepTheirOwnOrder) {
 
 TEST_F(PublisherTest, ACallbackThatWouldWaitForEverIsToldSo) {
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
-    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
-      return stream.Write(StoredThrough(LastOf(batch)));
-    });
+    StoreAll(stream);
     return grpc::Status::OK;
   };
   Publisher publisher(server_.client(), {.queue = "q"});
@@ -149,9 +154,7 @@ TEST_F(PublisherTest, ACallbackThatWouldWaitForEverIsToldSo) {
 TEST_F(PublisherTest, AServerThatDoesNotEndTheStreamHoldsCloseUpForItsTimeoutOnly) {
   std::promise<void> released;
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
-    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
-      return stream.Write(StoredThrough(LastOf(batch)));
-    });
+    StoreAll(stream);
     released.get_future().wait();
     return grpc::Status::OK;
   };
@@ -429,9 +432,8 @@ TEST_F(PublisherTest, ReopenSendsAgainWhatADrainingServerDidNotTake) {
 TEST_F(PublisherTest, AMessageThatNoRequestCanCarryIsRefusedAlone) {
   std::vector<size_t> sizes;
   server_.on_publish_stream = [&](FakeServer::PublishStreamType& stream) {
-    Serve(stream, [&](const v1::PublishStreamBatch& batch) {
+    StoreAll(stream, [&](const v1::PublishStreamBatch& batch) {
       for (const auto& message : batch.messages()) sizes.push_back(message.body().size());
-      return stream.Write(StoredThrough(LastOf(batch)));
     });
     return grpc::Status::OK;
   };
