@@ -19,8 +19,8 @@ constexpr int kExitCannotStart = 1;
 constexpr int kExitBadSettings = 64;  // EX_USAGE
 constexpr int kExitStopTimedOut = 75; // EX_TEMPFAIL
 
-// Each connection and each file of the store takes one; gRPC 1.51 can stop accepting for good when
-// they run out, so the limit is as high as we are allowed to set it.
+// Each connection and each file of the store takes one: the limit is as high as we are allowed to set
+// it.
 void RaiseFileLimit() {
   constexpr rlim_t kEnough = 65536;
   rlimit limit{};

@@ -224,6 +224,7 @@ void UnaryCall::Reply(const grpc::ByteBuffer& response) {
   if (answered_) return;
   answered_ = true;
   CountSent();
+  loop_->HoldAnswer(context_);
   stream_.WriteAndFinish(response, grpc::WriteOptions(), grpc::Status::OK,
                          answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
@@ -232,6 +233,7 @@ void UnaryCall::Fail(const absl::Status& status) {
   if (answered_) return;
   answered_ = true;
   code_ = static_cast<int>(status.code());
+  loop_->HoldAnswer(context_);
   stream_.Finish(ToGrpcStatus(status), answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 

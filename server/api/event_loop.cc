@@ -6,9 +6,18 @@
 #include <utility>
 
 namespace sluice::api {
+namespace {
 
-EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue)
-    : queue_(std::move(queue)) {}
+// With fewer calls open little would come together, and the look for it costs some microseconds.
+constexpr int64_t kCallsToGather = 16;
+// With fewer tasks to run, few answers would share a packet.
+constexpr size_t kTasksToCork = 4;
+
+}  // namespace
+
+EventLoop::EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, broker::CommandSink* sink,
+                     const Connections* connections)
+    : queue_(std::move(queue)), commands_(sink), cork_(connections) {}
 
 EventLoop::~EventLoop() {
   if (thread_.joinable()) Stop();
@@ -79,18 +88,40 @@ void EventLoop::RunPosted(bool woken) {
     tasks.swap(tasks_);
     has_tasks_.store(false, std::memory_order_release);
   }
-  for (std::vector<Task>* const kind : {&deliveries, &tasks}) {
-    for (Task& task : *kind) {
-      if (open_) task();
-    }
+  for (Task& task : deliveries) {
+    if (open_) task();
   }
+  answers_are_many_ = tasks.size() >= kTasksToCork;
+  for (Task& task : tasks) {
+    if (open_) task();
+  }
+  answers_are_many_ = false;
+  cork_.Release();
+}
+
+void EventLoop::Submit(broker::Command command) {
+  commands_.Add(std::move(command));
+  if (calls() < kCallsToGather) commands_.Flush();
+}
+
+bool EventLoop::Next(void** event, bool* ok) {
+  if (commands_.empty()) return queue_->Next(event, ok);
+  switch (queue_->AsyncNext(event, ok, gpr_time_0(GPR_CLOCK_MONOTONIC))) {
+    case grpc::CompletionQueue::GOT_EVENT:
+      return true;
+    case grpc::CompletionQueue::SHUTDOWN:
+    case grpc::CompletionQueue::TIMEOUT:
+      break;
+  }
+  commands_.Flush();
+  return queue_->Next(event, ok);
 }
 
 void EventLoop::Run() {
   NameThread("grpc-loop");
   void* event = nullptr;
   bool ok = false;
-  while (queue_->Next(&event, &ok)) {
+  while (Next(&event, &ok)) {
     // Tasks go first: what the engine has decided (deliveries, answers) leaves before more work is
     // taken in.
     const bool woken = event == &wake_;

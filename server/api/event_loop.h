@@ -21,6 +21,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
+#include "server/api/answer_cork.h"
+#include "server/api/command_gatherer.h"
+#include "server/api/connections.h"
+#include "server/broker/commands.h"
 
 namespace sluice::api {
 
@@ -54,7 +58,9 @@ class EventLoop {
  public:
   using Task = absl::AnyInvocable<void()>;
 
-  explicit EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue);
+  // `connections` must outlive the loop.
+  EventLoop(std::unique_ptr<grpc::ServerCompletionQueue> queue, broker::CommandSink* sink,
+            const Connections* connections);
   // Only after Stop, or without Start.
   ~EventLoop();
 
@@ -70,6 +76,16 @@ class EventLoop {
   // Any thread; never blocks for long. Runs `task` on the loop's thread, before the next gRPC event.
   // After Stop the task is destroyed unrun.
   void Post(Task task, Kind kind = Kind::kOther);
+
+  // Hands `command` to the engine: while many calls are open together with those of others that have
+  // come at the same time, at the latest when nothing more has come. Loop thread only.
+  void Submit(broker::Command command);
+
+  // Before an answer to `call` is written: among many it leaves with those that follow it. Loop
+  // thread only.
+  void HoldAnswer(const grpc::ServerContext& call) {
+    if (answers_are_many_) cork_.Hold(call);
+  }
 
   // What to do about an open call, named by `key`, when the server drains. Loop thread only.
   void AddDrainable(const void* key, Task drain) { drainables_[key] = std::move(drain); }
@@ -90,6 +106,8 @@ class EventLoop {
 
  private:
   void Run();
+  // False once the queue is closed and drained.
+  bool Next(void** event, bool* ok);
   void RunPosted(bool woken);
 
   const std::unique_ptr<grpc::ServerCompletionQueue> queue_;
@@ -99,6 +117,9 @@ class EventLoop {
 
   // Loop thread only.
   bool open_ = true;
+  CommandGatherer commands_;
+  AnswerCork cork_;
+  bool answers_are_many_ = false;
   std::map<const void*, Task> drainables_;
   std::set<grpc::Alarm*> timers_;
 

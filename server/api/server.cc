@@ -19,10 +19,12 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/api/call.h"
+#include "server/api/connections.h"
 #include "server/api/consume.h"
 #include "server/api/context.h"
 #include "server/api/event_loop.h"
 #include "server/api/handlers.h"
+#include "server/api/listener.h"
 #include "server/api/health.h"
 #include "server/api/not_built_stream.h"
 #include "server/api/publish_stream.h"
@@ -38,8 +40,9 @@ namespace sluice::api {
 namespace {
 
 // Calls that wait for work, per method and loop. gRPC hands a call over as soon as one waits, and
-// each is replaced when taken: the frequent methods need enough for a burst between two polls.
-constexpr int kBusySlots = 100;
+// each is replaced when taken. More are slower, as each has left the processor's caches by the time
+// it is taken (docs/adr/0013).
+constexpr int kBusySlots = 25;
 constexpr int kRareSlots = 2;
 // How often a shutdown looks whether calls are open: it happens once, and need not be exact.
 constexpr absl::Duration kCallsLookPeriod = absl::Milliseconds(5);
@@ -111,14 +114,16 @@ class ServerImpl final : public Server {
 
   ~ServerImpl() override { Shutdown(0); }
 
-  absl::Status Listen();
-  int port() const override { return port_; }
+  absl::Status Start();
+  int port() const override { return listener_->port(); }
   void BeginDrain() override;
   void Shutdown(int64_t grace_ms) override;
 
  private:
   void Configure(grpc::ServerBuilder* builder) const;
   RawMethods* ServiceOf(const RpcMethod& method);
+  // The listener's thread.
+  void Serve(Descriptor connection);
   void ArmAll(EventLoop* loop);
   void ArmStream(const MethodBinding& binding, EventLoop* loop);
   // Returns when no call is open, or at the deadline.
@@ -130,9 +135,11 @@ class ServerImpl final : public Server {
   RawService<Health::Service> health_service_;
   std::deque<UnaryCall::Binding> unary_bindings_;  // stay where they are
   std::vector<std::shared_ptr<ReceiveLine>> receive_lines_;  // three per loop
+  Connections connections_;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
   std::vector<std::unique_ptr<EventLoop>> loops_;
-  int port_ = 0;
+  std::unique_ptr<Listener> listener_;  // after what its thread uses
 
   absl::Mutex shutdown_mutex_;
   bool shut_down_ ABSL_GUARDED_BY(shutdown_mutex_) = false;
@@ -169,28 +176,39 @@ void ServerImpl::Configure(grpc::ServerBuilder* builder) const {
   }
 }
 
-absl::Status ServerImpl::Listen() {
+absl::Status ServerImpl::Start() {
+  auto listener = Listener::Bind(
+      {.address = api_.options.listen, .silence_ms_max = api_.options.keepalive_timeout_ms});
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
   // A process-wide switch that must be set before a server is built.
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
   Configure(&builder);
-  builder.AddListeningPort(api_.options.listen, grpc::InsecureServerCredentials(), &port_);
+  acceptor_ = builder.experimental().AddExternalConnectionAcceptor(
+      grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+      grpc::InsecureServerCredentials());
   builder.RegisterService(&queue_service_);
   builder.RegisterService(&admin_service_);
   builder.RegisterService(&health_service_);
   for (int i = 0; i < api_.options.polling_threads; ++i) {
-    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue()));
+    loops_.push_back(std::make_unique<EventLoop>(builder.AddCompletionQueue(), api_.sink, &connections_));
   }
   server_ = builder.BuildAndStart();
-  if (!server_ || port_ == 0) {
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", api_.options.listen,
-                                               ": is the address in use or not of this machine?"));
-  }
+  if (!server_) return absl::UnavailableError("gRPC cannot start its server");
   for (const auto& loop : loops_) {
     ArmAll(loop.get());
     loop->Start();
   }
+  listener_->Start([this](Descriptor connection) { Serve(std::move(connection)); });
   return absl::OkStatus();
+}
+
+void ServerImpl::Serve(Descriptor connection) {
+  connections_.Add(connection.get());
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+  parameters.fd = connection.Release();
+  acceptor_->HandleNewConnection(&parameters);
 }
 
 RawMethods* ServerImpl::ServiceOf(const RpcMethod& method) {
@@ -282,6 +300,7 @@ void ServerImpl::Shutdown(int64_t grace_ms) {
   // that is still of use is the answers' way out.
   const int64_t left_ms = std::clamp<int64_t>(
       (deadline_ns - api_.clock->MonotonicNs()) / kNsPerMs, 0, kHangUpMsMax);
+  listener_->Stop();
   server_->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                  gpr_time_from_millis(left_ms, GPR_TIMESPAN)));
   for (const auto& loop : loops_) loop->Stop();
@@ -297,7 +316,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
                                                       const KeyedHash& hash, Clock* clock,
                                                       RpcObserver* observer) {
   auto server = std::make_unique<ServerImpl>(options, sink, receipts, hash, clock, observer);
-  if (auto status = server->Listen(); !status.ok()) return status;
+  if (auto status = server->Start(); !status.ok()) return status;
   return server;
 }
 

@@ -39,7 +39,7 @@ void SubmitSettle(const std::shared_ptr<UnaryCall>& call, ParsedSettle settle, R
       call, [parsed = std::move(settle.receipts), reply](UnaryCall& call, SettleResult result) {
         reply(call, parsed, result);
       });
-  call->api().sink->Submit(std::move(command));
+  call->loop().Submit(std::move(command));
 }
 
 }  // namespace
@@ -82,7 +82,7 @@ void HandleExtendLease(const std::shared_ptr<UnaryCall>& call) {
     call.Reply(response);
   };
   command.done = AnswerOnLoop<ExtendResult>(call, std::move(reply));
-  call->api().sink->Submit(std::move(command));
+  call->loop().Submit(std::move(command));
 }
 
 }  // namespace sluice::api

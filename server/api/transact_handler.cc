@@ -41,7 +41,7 @@ void HandleTransact(const std::shared_ptr<UnaryCall>& call) {
       call, [share = BudgetShare(&api.budget, bytes)](UnaryCall& call, const Result& result) {
         Answer(call, result);
       });
-  api.sink->Submit(*std::move(command));
+  call->loop().Submit(*std::move(command));
 }
 
 }  // namespace sluice::api

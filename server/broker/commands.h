@@ -8,7 +8,9 @@
 #ifndef SLUICE_SERVER_BROKER_COMMANDS_H_
 #define SLUICE_SERVER_BROKER_COMMANDS_H_
 
+#include <utility>
 #include <variant>
+#include <vector>
 
 #include "server/broker/consumer_commands.h"
 #include "server/broker/definitions_commands.h"
@@ -39,6 +41,11 @@ class CommandSink {
  public:
   virtual ~CommandSink() = default;
   virtual void Submit(Command command) = 0;
+  // The same for each, in order and for less. Leaves `commands` empty.
+  virtual void SubmitAll(std::vector<Command>* commands) {
+    for (Command& command : *commands) Submit(std::move(command));
+    commands->clear();
+  }
 };
 
 }  // namespace sluice::broker

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -107,6 +108,13 @@ class EngineImpl : public Engine, private ShardPort {
   void Submit(Command command) override {
     absl::MutexLock lock(&mutex_);
     inbox_.push_back(std::move(command));
+  }
+  void SubmitAll(std::vector<Command>* commands) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      std::move(commands->begin(), commands->end(), std::back_inserter(inbox_));
+    }
+    commands->clear();
   }
 
   const ReceiptCodec& receipts() const override { return *receipts_; }

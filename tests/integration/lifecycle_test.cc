@@ -126,12 +126,22 @@ TEST_F(LifecycleTest, AConfigThatIsADirectoryIsRefusedInWords) {
   EXPECT_THAT(other.Log(), HasSubstr("/tmp: is a directory"));
 }
 
-TEST_F(LifecycleTest, WhatGrpcSaysOfATakenPortIsLoggedAsTheRest) {
-  ServerProcess second({"--listen", server_.address(), "--log-format", "json"});
+TEST_F(LifecycleTest, APortThatIsTakenIsRefusedInWords) {
+  ServerProcess second({"--listen", server_.address()});
   ASSERT_TRUE(second.Spawn().ok());
   const absl::StatusOr<int> code = second.WaitForExit(absl::Seconds(15));
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_NE(*code, 0);
+  EXPECT_THAT(second.Log(), HasSubstr(absl::StrCat("cannot listen on ", server_.address(),
+                                                   ": Address already in use")));
+}
+
+TEST_F(LifecycleTest, WhatGrpcSaysIsLoggedAsTheRest) {
+  setenv("GRPC_VERBOSITY", "DEBUG", 1);
+  ServerProcess second({"--log-format", "json", "--log-level", "debug"});
+  const absl::Status started = second.Start();
+  unsetenv("GRPC_VERBOSITY");
+  ASSERT_TRUE(started.ok()) << started;
   EXPECT_THAT(second.Log(), HasSubstr("\"event\":\"grpc\""));
   for (const absl::string_view line : absl::StrSplit(second.Log(), '\n', absl::SkipEmpty())) {
     EXPECT_TRUE(absl::StartsWith(line, "{\"time\":")) << line;

@@ -5,17 +5,48 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 
 namespace sluice::api {
 namespace {
 
+// Keeps how many commands came at a time.
+class BatchSink : public broker::CommandSink {
+ public:
+  void Submit(broker::Command command) override {
+    std::vector<broker::Command> one;
+    one.push_back(std::move(command));
+    SubmitAll(&one);
+  }
+  void SubmitAll(std::vector<broker::Command>* commands) override {
+    absl::MutexLock lock(&mutex_);
+    batches_.push_back(commands->size());
+    total_ += commands->size();
+    commands->clear();
+  }
+  // Once `total` commands have come in all.
+  std::vector<size_t> Batches(size_t total) {
+    absl::MutexLock lock(&mutex_);
+    const auto all_came = [&] { return total_ >= total; };
+    mutex_.Await(absl::Condition(&all_came));
+    return batches_;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  size_t total_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<size_t> batches_ ABSL_GUARDED_BY(mutex_);
+};
+
 class EventLoopTest : public ::testing::Test {
  protected:
   EventLoopTest() {
     grpc::ServerBuilder builder;
-    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue());
+    loop_ = std::make_unique<EventLoop>(builder.AddCompletionQueue(), &sink_, &connections_);
     server_ = builder.BuildAndStart();
     loop_->Start();
   }
@@ -24,6 +55,18 @@ class EventLoopTest : public ::testing::Test {
     loop_->Stop();
   }
 
+  // Runs `task` on the loop and waits for its end.
+  void RunOnLoop(EventLoop::Task task) {
+    absl::Notification ran;
+    loop_->Post([&] {
+      task();
+      ran.Notify();
+    });
+    ran.WaitForNotification();
+  }
+
+  BatchSink sink_;
+  Connections connections_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<EventLoop> loop_;
 };
@@ -49,6 +92,45 @@ TEST_F(EventLoopTest, DeliveriesRunBeforeWhatElseWaitsAndEachKindInItsOrder) {
   posted.Notify();
   done.WaitForNotification();
   EXPECT_EQ(ran, "12ab");
+}
+
+TEST_F(EventLoopTest, CommandsOfManyCallsGoToTheEngineTogether) {
+  for (int i = 0; i < 100; ++i) loop_->CallStarted();
+  RunOnLoop([&] {
+    for (int i = 0; i < 10; ++i) loop_->Submit(broker::InspectCommand{});
+  });
+  EXPECT_EQ(sink_.Batches(10), std::vector<size_t>{10});
+}
+
+TEST_F(EventLoopTest, GatheredCommandsDoNotWaitForTheLoopToBeIdle) {
+  for (int i = 0; i < 100; ++i) loop_->CallStarted();
+  RunOnLoop([&] {
+    for (int i = 0; i < 100; ++i) loop_->Submit(broker::InspectCommand{});
+    EXPECT_EQ(sink_.Batches(64), std::vector<size_t>{64});
+  });
+  EXPECT_EQ(sink_.Batches(100), (std::vector<size_t>{64, 36}));
+}
+
+TEST_F(EventLoopTest, GatheringCountsMessagesNotCommands) {
+  for (int i = 0; i < 100; ++i) loop_->CallStarted();
+  RunOnLoop([&] {
+    broker::PublishCommand batch;
+    batch.publish.messages.resize(63);
+    loop_->Submit(std::move(batch));
+    broker::SettleCommand settle;
+    settle.items.resize(1);
+    loop_->Submit(std::move(settle));
+    loop_->Submit(broker::InspectCommand{});
+  });
+  EXPECT_EQ(sink_.Batches(3), (std::vector<size_t>{2, 1}));
+}
+
+TEST_F(EventLoopTest, CommandsOfFewCallsGoToTheEngineAtOnce) {
+  for (int i = 0; i < 3; ++i) loop_->CallStarted();
+  RunOnLoop([&] {
+    for (int i = 0; i < 3; ++i) loop_->Submit(broker::InspectCommand{});
+  });
+  EXPECT_EQ(sink_.Batches(3), (std::vector<size_t>{1, 1, 1}));
 }
 
 }  // namespace

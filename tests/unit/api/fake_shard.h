@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/functional/any_invocable.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "server/broker/commands.h"
@@ -16,8 +17,20 @@ namespace sluice::api {
 class FakeShard : public broker::CommandSink {
  public:
   void Submit(broker::Command command) override {
+    absl::AnyInvocable<void()> before;
+    {
+      absl::MutexLock lock(&mutex_);
+      before = std::exchange(before_next_, nullptr);
+    }
+    if (before) before();
     absl::MutexLock lock(&mutex_);
     commands_.push_back(std::move(command));
+  }
+
+  // Runs `task` where the next command is submitted, before it is.
+  void BeforeNext(absl::AnyInvocable<void()> task) {
+    absl::MutexLock lock(&mutex_);
+    before_next_ = std::move(task);
   }
 
   // Waits for the next command, which must be a `T`.
@@ -48,6 +61,7 @@ class FakeShard : public broker::CommandSink {
 
  private:
   absl::Mutex mutex_;
+  absl::AnyInvocable<void()> before_next_;
   std::deque<broker::Command> commands_;
 };
 
