@@ -45,6 +45,7 @@ Reclaimer::~Reclaimer() {
 }
 
 absl::Status Reclaimer::RunOnce() {
+  store_->ChooseCompression();
   bool again = true;
   while (again) {
     if (absl::Status status = Round(/*idle=*/true, &again); !status.ok()) return status;
@@ -61,6 +62,7 @@ void Reclaimer::Loop() {
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithTimeout(absl::Condition(&stopping_), options_.reclaim_period)) {
     mutex_.Unlock();
+    store_->ChooseCompression();
     const uint64_t version = store_->settled()->version();
     const bool changed = version != seen_version;
     absl::Status status;

@@ -22,6 +22,7 @@
 #include "rocksdb/table.h"
 #include "server/base/strings.h"
 #include "server/model/error.h"
+#include "server/storage/compression_choice.h"
 #include "server/storage/fail_stop_files.h"
 #include "server/storage/index_filter.h"
 #include "server/storage/page_builder.h"
@@ -146,14 +147,6 @@ absl::Status DiskFull(const std::string& dir, const rocksdb::Status& status) {
                                 status.ToString(), ")"));
 }
 
-// LZ4 costs less than writing what it saves; without it files are as large as the messages.
-rocksdb::CompressionType FileCompression() {
-  const auto supported = rocksdb::GetSupportedCompressions();
-  const bool lz4 =
-      std::find(supported.begin(), supported.end(), rocksdb::kLZ4Compression) != supported.end();
-  return lz4 ? rocksdb::kLZ4Compression : rocksdb::kNoCompression;
-}
-
 // A lane's rows are inserted in the order of their keys. Where many lanes take turns, it pays to
 // remember where in the memtable each has come; rows without a lane do not take part.
 std::shared_ptr<const rocksdb::SliceTransform> LaneOfKeys(size_t bytes) {
@@ -220,7 +213,8 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(
   messages.target_file_size_base = options.sizes.message_memtable_bytes;
   messages.max_bytes_for_level_base = options.sizes.message_memtable_bytes * kBaseLevelMemtables;
   messages.max_compaction_bytes = options.sizes.compaction_bytes_max;
-  messages.compression = FileCompression();
+  messages.compression = FastCompression();
+  messages.sample_for_compression = kBlocksPerSample;
   messages.compaction_filter_factory = std::make_shared<SettledFilterFactory>(settled);
   // Most deduplication ids have not been seen before: the filter says so without a read.
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(kIndexBloomBitsPerKey));
@@ -229,7 +223,7 @@ std::vector<rocksdb::ColumnFamilyDescriptor> Families(
   index.memtable_insert_with_hint_prefix_extractor = nullptr;
   index.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   index.write_buffer_size = kIndexMemtableBytes;
-  index.compression = FileCompression();
+  index.compression = FastCompression();
   index.compaction_filter_factory = std::make_shared<IndexFilterFactory>(settled);
   index.periodic_compaction_seconds = kIndexRewriteSeconds;
   return {{rocksdb::kDefaultColumnFamilyName, {}},
@@ -244,7 +238,8 @@ RocksStore::RocksStore(const RocksOptions& options)
     : options_(options),
       settled_(std::make_shared<SettledIndex>(options.shard)),
       files_(std::make_shared<FailStopFiles>(EnvOf(options)->GetFileSystem())),
-      env_(rocksdb::NewCompositeEnv(files_)) {}
+      env_(rocksdb::NewCompositeEnv(files_)),
+      compression_(std::make_shared<CompressionChoice>(kMessagesFamily, FastCompression())) {}
 
 RocksStore::~RocksStore() {
   reclaimer_.reset();
@@ -296,8 +291,10 @@ absl::StatusOr<std::unique_ptr<RocksStore>> RocksStore::Open(const RocksOptions&
 }
 
 absl::Status RocksStore::OpenDb() {
+  rocksdb::DBOptions db_options = DbOptions(options_, env_.get());
+  db_options.listeners.push_back(compression_);
   rocksdb::Status status = rocksdb::DB::Open(
-      DbOptions(options_, env_.get()), options_.dir, Families(options_, settled_), &handles_, &db_);
+      db_options, options_.dir, Families(options_, settled_), &handles_, &db_);
   if (!status.ok()) db_ = nullptr;
   // What RocksDB says was not told of a failure of the disk, and so does not count.
   if (rocksdb::IOStatus failed = files_->failure(); !failed.ok()) status = failed;
@@ -500,6 +497,11 @@ RocksStats RocksStore::Stats() const {
 
 absl::Status RocksStore::Failure() const {
   return FromRocks(files_->failure(), "writing");
+}
+
+void RocksStore::ChooseCompression() {
+  // If it cannot be, files are written as before; the store hears of a disk that fails in other ways.
+  compression_->Apply(db_, messages_).PermitUncheckedError();
 }
 
 absl::Status RocksStore::ReclaimNow() { return reclaimer_->RunOnce(); }

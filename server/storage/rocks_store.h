@@ -23,6 +23,7 @@ class Status;
 
 namespace sluice::storage {
 
+class CompressionChoice;
 class FailStopFiles;
 class Reclaimer;
 
@@ -94,6 +95,8 @@ class RocksStore : public Store {
   rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
   rocksdb::ColumnFamilyHandle* index() const { return index_; }
   SettledIndex* settled() const { return settled_.get(); }
+  // For the reclaimer's thread, now and then.
+  void ChooseCompression();
 
  private:
   explicit RocksStore(const RocksOptions& options);
@@ -111,6 +114,7 @@ class RocksStore : public Store {
   const std::shared_ptr<SettledIndex> settled_;  // also held by filters
   const std::shared_ptr<FailStopFiles> files_;
   const std::unique_ptr<rocksdb::Env> env_;  // of files_
+  const std::shared_ptr<CompressionChoice> compression_;
   rocksdb::DB* db_ = nullptr;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
   rocksdb::ColumnFamilyHandle* messages_ = nullptr;
