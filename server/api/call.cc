@@ -172,6 +172,8 @@ void UnaryCall::OnRequested(bool ok) {
   }
   Arm(*unary_, loop_);
   Begin();
+  counts_as_short_ = unary_->is_short;
+  if (counts_as_short_) loop_->ShortCallCame();
   unary_->line->Join(self());
 }
 
@@ -216,24 +218,33 @@ bool UnaryCall::Parse(google::protobuf::Message* request) {
   return status.ok();
 }
 
+void UnaryCall::SetLong() {
+  if (std::exchange(counts_as_short_, false)) loop_->ShortCallWent();
+}
+
+// The answer follows.
+void UnaryCall::SetAnswered() {
+  answered_ = true;
+  SetLong();
+  loop_->HoldAnswer(context_);
+}
+
 void UnaryCall::Reply(const google::protobuf::MessageLite& response) {
   Reply(Serialize(response));
 }
 
 void UnaryCall::Reply(const grpc::ByteBuffer& response) {
   if (answered_) return;
-  answered_ = true;
+  SetAnswered();
   CountSent();
-  loop_->HoldAnswer(context_);
   stream_.WriteAndFinish(response, grpc::WriteOptions(), grpc::Status::OK,
                          answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 
 void UnaryCall::Fail(const absl::Status& status) {
   if (answered_) return;
-  answered_ = true;
+  SetAnswered();
   code_ = static_cast<int>(status.code());
-  loop_->HoldAnswer(context_);
   stream_.Finish(ToGrpcStatus(status), answer_tag_.Arm<&UnaryCall::OnFinished>(self()));
 }
 

@@ -98,6 +98,8 @@ class UnaryCall final : public Call {
   struct Binding : MethodBinding {
     Handler handler = nullptr;
     bool taken_while_draining = false;
+    // Answered as soon as a commit allows: see EventLoop::ShortCallCame.
+    bool is_short = false;
     // Whether cancellation and the fate of the answer are of interest: costs one more event.
     bool watched = false;
     // Asked before the request is read; null: always OK.
@@ -116,6 +118,9 @@ class UnaryCall final : public Call {
   // when gRPC has let go of what did arrive.
   void RefuseSlow(int64_t patience_ms);
 
+  // The call may take longer than UnaryCall::Binding::is_short says: it waits for something.
+  void SetLong();
+
   // Until the handler returns.
   const grpc::ByteBuffer& request() const { return request_; }
   // False after it has failed the call: the bytes are no such message, or hold unknown fields.
@@ -133,6 +138,7 @@ class UnaryCall final : public Call {
 
  private:
   std::shared_ptr<UnaryCall> self();
+  void SetAnswered();
   void OnRequested(bool ok);
   void OnReceived(bool ok);
   void OnFinished(bool ok);
@@ -145,6 +151,7 @@ class UnaryCall final : public Call {
   Tag call_tag_;    // the call, then its request
   Tag answer_tag_;  // finish; a slow request may still be on its way
   Tag done_tag_;
+  bool counts_as_short_ = false;
   bool answered_ = false;
   bool finished_ = false;
   bool finished_ok_ = false;

@@ -2,6 +2,7 @@
 #ifndef SLUICE_SERVER_API_COMMAND_GATHERER_H_
 #define SLUICE_SERVER_API_COMMAND_GATHERER_H_
 
+#include <chrono>
 #include <cstddef>
 #include <vector>
 
@@ -23,11 +24,14 @@ class CommandGatherer {
   // Hands over what was added, in order.
   void Flush();
   bool empty() const { return commands_.empty(); }
+  // The first has been kept for long enough.
+  bool overdue() const;
 
  private:
   broker::CommandSink* const sink_;
   std::vector<broker::Command> commands_;
-  size_t items_ = 0;  // messages and receipts in them
+  size_t items_ = 0;  // messages and receipts in them, at least one for each
+  std::chrono::steady_clock::time_point since_;
 };
 
 }  // namespace sluice::api

@@ -34,16 +34,18 @@ std::string PeerOf(int fd) {
 
 }  // namespace
 
-void Connections::Add(int fd) {
+bool Connections::Add(int fd) {
   std::string peer = PeerOf(fd);
+  if (peer.empty()) return false;
   absl::MutexLock lock(&mutex_);
   const auto place = static_cast<size_t>(fd);
   if (place >= peers_.size()) peers_.resize(place + 1);
   // Whose descriptor this was has gone, but may be back with another.
   const auto old = fds_.find(peers_[place]);
   if (old != fds_.end() && old->second == fd) fds_.erase(old);
-  if (!peer.empty()) fds_[peer] = fd;
+  fds_[peer] = fd;
   peers_[place] = std::move(peer);
+  return true;
 }
 
 int Connections::Find(const std::string& peer) const {

@@ -16,8 +16,8 @@ namespace sluice::api {
 // nothing else. Thread-safe.
 class Connections {
  public:
-  // A connection has been accepted.
-  void Add(int fd);
+  // A connection has been accepted. False if it has been reset already: then there is nothing to serve.
+  bool Add(int fd);
   // -1 if there is none. `peer`: what grpc::ServerContext::peer() calls the client.
   int Find(const std::string& peer) const;
 

@@ -9,7 +9,7 @@ namespace sluice::api {
 namespace {
 
 // With fewer calls open little would come together, and the look for it costs some microseconds.
-constexpr int64_t kCallsToGather = 16;
+constexpr int kCallsToGather = 16;
 // With fewer tasks to run, few answers would share a packet.
 constexpr size_t kTasksToCork = 4;
 
@@ -101,17 +101,14 @@ void EventLoop::RunPosted(bool woken) {
 
 void EventLoop::Submit(broker::Command command) {
   commands_.Add(std::move(command));
-  if (calls() < kCallsToGather) commands_.Flush();
+  if (short_calls_ < kCallsToGather) commands_.Flush();
 }
 
 bool EventLoop::Next(void** event, bool* ok) {
-  if (commands_.empty()) return queue_->Next(event, ok);
-  switch (queue_->AsyncNext(event, ok, gpr_time_0(GPR_CLOCK_MONOTONIC))) {
-    case grpc::CompletionQueue::GOT_EVENT:
-      return true;
-    case grpc::CompletionQueue::SHUTDOWN:
-    case grpc::CompletionQueue::TIMEOUT:
-      break;
+  if (!commands_.empty() && !commands_.overdue() &&
+      queue_->AsyncNext(event, ok, gpr_time_0(GPR_CLOCK_MONOTONIC)) ==
+          grpc::CompletionQueue::GOT_EVENT) {
+    return true;
   }
   commands_.Flush();
   return queue_->Next(event, ok);

@@ -77,9 +77,13 @@ class EventLoop {
   // After Stop the task is destroyed unrun.
   void Post(Task task, Kind kind = Kind::kOther);
 
-  // Hands `command` to the engine: while many calls are open together with those of others that have
-  // come at the same time, at the latest when nothing more has come. Loop thread only.
+  // Hands the command of a short call to the engine: while many of those are open together with those
+  // of others that come at the same time, when nothing more has come or some milliseconds later.
+  // Loop thread only.
   void Submit(broker::Command command);
+  // A call has come, or has been answered, that takes no longer than a commit.
+  void ShortCallCame() { ++short_calls_; }
+  void ShortCallWent() { --short_calls_; }
 
   // Before an answer to `call` is written: among many it leaves with those that follow it. Loop
   // thread only.
@@ -118,6 +122,7 @@ class EventLoop {
   // Loop thread only.
   bool open_ = true;
   CommandGatherer commands_;
+  int short_calls_ = 0;
   AnswerCork cork_;
   bool answers_are_many_ = false;
   std::map<const void*, Task> drainables_;

@@ -19,6 +19,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "server/base/log.h"
 #include "server/base/thread_name.h"
 
@@ -30,21 +32,66 @@ constexpr int kReservedShareMax = 4;  // of all descriptors
 constexpr int kRetryMs = 100;
 constexpr std::chrono::seconds kWarnPeriod{10};
 
+const in6_addr& V6AddressOf(const addrinfo& address) {
+  return reinterpret_cast<const sockaddr_in6*>(address.ai_addr)->sin6_addr;
+}
+
 bool IsWildcard(const addrinfo& address) {
   if (address.ai_family == AF_INET) {
     return reinterpret_cast<const sockaddr_in*>(address.ai_addr)->sin_addr.s_addr == INADDR_ANY;
   }
-  return IN6_IS_ADDR_UNSPECIFIED(
-      &reinterpret_cast<const sockaddr_in6*>(address.ai_addr)->sin6_addr);
+  return IN6_IS_ADDR_UNSPECIFIED(&V6AddressOf(address));
+}
+
+// Takes IPv4 as well, or nothing else.
+bool IsOfBothFamilies(const addrinfo& v6) {
+  return IsWildcard(v6) || IN6_IS_ADDR_V4MAPPED(&V6AddressOf(v6));
+}
+
+// A hosts file may name one twice.
+bool IsSame(const addrinfo& a, const addrinfo& b) {
+  return a.ai_addrlen == b.ai_addrlen && memcmp(a.ai_addr, b.ai_addr, a.ai_addrlen) == 0;
+}
+
+// The address of all, by IPv6 if the machine has it, which takes IPv4 as well.
+struct Wildcards {
+  Wildcards() {
+    v6.sin6_family = AF_INET6;
+    v4.sin_family = AF_INET;
+    for (auto* each : {&all[0], &all[1]}) *each = {};
+    all[0].ai_family = AF_INET6;
+    all[0].ai_addr = reinterpret_cast<sockaddr*>(&v6);
+    all[0].ai_addrlen = sizeof(v6);
+    all[1].ai_family = AF_INET;
+    all[1].ai_addr = reinterpret_cast<sockaddr*>(&v4);
+    all[1].ai_addrlen = sizeof(v4);
+  }
+  sockaddr_in6 v6{};
+  sockaddr_in v4{};
+  addrinfo all[2];
+};
+
+// accept(2): what has happened to the connection, not to us.
+bool IsOfOneConnection(int error) {
+  switch (error) {
+    case EINTR:
+    case ECONNABORTED:
+    case EPROTO:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+      return true;
+    default:
+      return false;
+  }
 }
 
 bool SetOption(int socket, int level, int option, int value) {
   return setsockopt(socket, level, option, &value, sizeof(value)) == 0;
-}
-
-void SetPort(addrinfo& address, int port) {
-  // At the same place in both families.
-  reinterpret_cast<sockaddr_in*>(address.ai_addr)->sin_port = htons(static_cast<uint16_t>(port));
 }
 
 int PortOf(int socket) {
@@ -98,18 +145,20 @@ absl::Status Listener::BindAll() {
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> owner(found, &freeaddrinfo);
   port_ = port;
   int last_error = 0;
+  Wildcards wildcards;
+  std::vector<const addrinfo*> wanted;
   if (IsWildcard(*found)) {
-    sockaddr_in6 any{};
-    any.sin6_family = AF_INET6;
-    addrinfo both{};
-    both.ai_family = AF_INET6;
-    both.ai_addr = reinterpret_cast<sockaddr*>(&any);
-    both.ai_addrlen = sizeof(any);
-    last_error = BindOne(both);
-    if (last_error == 0) found = nullptr;  // done
+    wanted = {&wildcards.all[0], &wildcards.all[1]};
+  } else {
+    for (const addrinfo* address = found; address != nullptr; address = address->ai_next) {
+      const bool known = std::any_of(wanted.begin(), wanted.end(),
+                                     [&](const addrinfo* other) { return IsSame(*address, *other); });
+      if (!known) wanted.push_back(address);
+    }
   }
-  for (addrinfo* address = found; address != nullptr; address = address->ai_next) {
+  for (const addrinfo* address : wanted) {
     const int error = BindOne(*address);
+    if (error == 0 && IsWildcard(*address)) break;  // has all
     if (error == 0) continue;
     last_error = error;
     // A name may stand for addresses that this machine lacks, such as ::1; one that is in use is
@@ -130,7 +179,7 @@ int Listener::BindOne(const addrinfo& address) {
   // A port whose last server's connections linger may be had; one that is listened on may not.
   if (!SetOption(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return errno;
   if (address.ai_family == AF_INET6 &&
-      !SetOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, IsWildcard(address) ? 0 : 1)) {
+      !SetOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, IsOfBothFamilies(address) ? 0 : 1)) {
     return errno;
   }
   // Connections inherit these.
@@ -138,9 +187,11 @@ int Listener::BindOne(const addrinfo& address) {
   const int silence_ms = static_cast<int>(
       std::min<int64_t>(options_.silence_ms_max, std::numeric_limits<int>::max()));
   if (silence_ms > 0 && !SetOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, silence_ms)) return errno;
-  addrinfo with_port = address;
-  SetPort(with_port, port_);
-  if (bind(fd, with_port.ai_addr, with_port.ai_addrlen) != 0) return errno;
+  sockaddr_storage with_port{};
+  memcpy(&with_port, address.ai_addr, address.ai_addrlen);
+  // At the same place in both families.
+  reinterpret_cast<sockaddr_in*>(&with_port)->sin_port = htons(static_cast<uint16_t>(port_));
+  if (bind(fd, reinterpret_cast<sockaddr*>(&with_port), address.ai_addrlen) != 0) return errno;
   if (listen(fd, SOMAXCONN) != 0) return errno;
   port_ = PortOf(fd);  // the next address gets the same
   sockets_.push_back(std::move(socket));
@@ -172,13 +223,16 @@ void Listener::Run() {
   std::vector<pollfd> polled{{stop_.get(), POLLIN, 0}};
   for (const Descriptor& socket : sockets_) polled.push_back({socket.get(), POLLIN, 0});
   while (true) {
-    if (poll(polled.data(), polled.size(), -1) < 0) continue;  // EINTR
-    if (polled[0].revents != 0) return;
-    bool has_descriptors = true;
-    for (const pollfd& one : polled) {
-      if (one.fd != stop_.get() && one.revents != 0) has_descriptors &= Accept(one.fd);
+    if (poll(polled.data(), polled.size(), -1) < 0) {
+      if (errno != EINTR) absl::SleepFor(absl::Milliseconds(kRetryMs));  // ENOMEM
+      continue;
     }
-    if (!has_descriptors) poll(polled.data(), 1, kRetryMs);
+    if (polled[0].revents != 0) return;
+    bool goes_on = true;
+    for (const pollfd& one : polled) {
+      if (one.fd != stop_.get() && one.revents != 0) goes_on &= Accept(one.fd);
+    }
+    if (!goes_on) poll(polled.data(), 1, kRetryMs);
   }
 }
 
@@ -188,33 +242,26 @@ bool Listener::Accept(int socket) {
     if (connection.get() >= 0) {
       // The kernel gives the lowest number that is free: no more than the reserve are left.
       if (connection.get() >= fd_end_) {
-        WarnOfFewDescriptors();
+        WarnOfNoMore("the file descriptors left are kept for the store");
         return false;
       }
       take_(std::move(connection));
       continue;
     }
-    switch (errno) {
-      case EAGAIN:
-        return true;
-      case EMFILE:
-      case ENFILE:
-      case ENOBUFS:
-      case ENOMEM:
-        WarnOfFewDescriptors();
-        return false;
-      default:
-        break;  // that connection has gone already
-    }
+    const int error = errno;
+    if (error == EAGAIN) return true;
+    if (IsOfOneConnection(error)) continue;
+    WarnOfNoMore(strerror(error));
+    return false;
   }
 }
 
-void Listener::WarnOfFewDescriptors() {
+void Listener::WarnOfNoMore(const char* why) {
   const int64_t now_ns = std::chrono::steady_clock::now().time_since_epoch().count();
   if (warned_ns_ != 0 && now_ns - warned_ns_ < std::chrono::nanoseconds(kWarnPeriod).count()) return;
   warned_ns_ = now_ns;
-  Log(LogLevel::kWarning, "connection refused: few file descriptors left",
-      {{"for_connections", fd_end_}});
+  Log(LogLevel::kWarning, "new connections have to wait",
+      {{"why", why}, {"descriptors_for_connections", fd_end_}});
 }
 
 }  // namespace sluice::api

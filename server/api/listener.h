@@ -37,8 +37,8 @@ class Descriptor {
 class Listener {
  public:
   struct Options {
-    // host:port. 0.0.0.0 and [::] are all addresses of this machine, of both families. Port 0: any
-    // that is free.
+    // host:port. 0.0.0.0 and [::] are all addresses of this machine, of each family that it has.
+    // Port 0: any that is free.
     std::string address;
     // A connection whose peer acknowledges nothing for so long is dropped by the kernel. 0: never.
     int64_t silence_ms_max = 0;
@@ -62,10 +62,10 @@ class Listener {
   // Errno in the end, 0 if all is well.
   int BindOne(const addrinfo& address);
   void Run();
-  // All that wait at `socket`. False if there are no descriptors for more.
+  // All that wait at `socket`. False if there is no use in trying again at once.
   bool Accept(int socket);
   // Not more than once in a while.
-  void WarnOfFewDescriptors();
+  void WarnOfNoMore(const char* why);
 
   const Options options_;
   int port_ = 0;

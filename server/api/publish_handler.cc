@@ -44,12 +44,11 @@ void HandlePublish(const std::shared_ptr<UnaryCall>& call) {
         if (!result.ok()) return call.Fail(result.status());
         call.Reply(PublishResponseBytes(*result));
       });
-  call->loop().Submit(std::move(command));
-  if (caller == 0) return;
+  if (caller == 0) return call->loop().Submit(std::move(command));
+  call->SetLong();
+  api.sink->Submit(std::move(command));
   // Behind the command, so that there is something to abandon.
-  call->OnCancelled([&loop = call->loop(), caller] {
-    loop.Submit(broker::AbandonPublishesCommand{caller});
-  });
+  call->OnCancelled([&api, caller] { api.sink->Submit(broker::AbandonPublishesCommand{caller}); });
 }
 
 }  // namespace sluice::api

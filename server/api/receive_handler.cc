@@ -49,14 +49,14 @@ std::vector<Receipt> ReceiptsOf(const std::vector<broker::OutgoingDelivery>& del
   return receipts;
 }
 
-void ReportWritten(EventLoop& loop, std::vector<Receipt> receipts, bool auto_ack, bool written) {
+void ReportWritten(ApiContext& api, std::vector<Receipt> receipts, bool auto_ack, bool written) {
   if (receipts.empty() || (written && !auto_ack)) return;
-  loop.Submit(broker::ReceiveWrittenCommand{std::move(receipts), auto_ack, written});
+  api.sink->Submit(broker::ReceiveWrittenCommand{std::move(receipts), auto_ack, written});
 }
 
 // Too many answers wait for clients that do not read: what this one would carry goes to others.
 void RefuseAnswer(UnaryCall& call, const Result& result, bool auto_ack) {
-  ReportWritten(call.loop(), ReceiptsOf(*result, 0), auto_ack, false);
+  ReportWritten(call.api(), ReceiptsOf(*result, 0), auto_ack, false);
   call.Fail(WithRetryAfter(
       MakeError(ErrorReason::kMemoryFull,
                 "answers to other Receive calls wait to be read and fill the server's memory"),
@@ -74,15 +74,15 @@ void Answer(UnaryCall& call, const std::string& queue, bool auto_ack, const Resu
   size_t taken = 0;
   while (taken < result->size() && assembly.Add((*result)[taken])) ++taken;
   // max_bytes counts messages; with their envelopes they may still be too many for one response.
-  ReportWritten(call.loop(), ReceiptsOf(*result, taken), auto_ack, false);
+  ReportWritten(api, ReceiptsOf(*result, taken), auto_ack, false);
   std::vector<Receipt> receipts = ReceiptsOf(*result, 0);
   receipts.resize(taken);
   int64_t bytes = 0;
   for (size_t i = 0; i < taken; ++i) bytes += (*result)[i].payload.size();
   api.receive_bytes.fetch_add(bytes, std::memory_order_relaxed);
-  call.OnWritten([&api, &loop = call.loop(), receipts = std::move(receipts), auto_ack, bytes](bool written) mutable {
+  call.OnWritten([&api, receipts = std::move(receipts), auto_ack, bytes](bool written) mutable {
     api.receive_bytes.fetch_sub(bytes, std::memory_order_relaxed);
-    ReportWritten(loop, std::move(receipts), auto_ack, written);
+    ReportWritten(api, std::move(receipts), auto_ack, written);
   });
   call.Reply(assembly.Finish());
 }
@@ -99,13 +99,13 @@ void HandleReceive(const std::shared_ptr<UnaryCall>& call) {
   if (auto status = slot->TakeReceive(&api); !status.ok()) return call->Fail(status);
   command->call_id = api.next_receive_id.fetch_add(1, std::memory_order_relaxed);
   command->wait_ms = std::min(command->wait_ms, call->WaitMsMax());
-  call->OnCancelled([&loop = call->loop(), queue = command->queue, id = command->call_id] {
-    loop.Submit(broker::CancelReceiveCommand{queue, id});
-  });
+  broker::CancelReceiveCommand cancel{command->queue, command->call_id};
   command->done = AnswerOnLoop<Result>(
       call, [queue = command->queue, auto_ack = command->auto_ack, slot = std::move(slot)](
                 UnaryCall& call, const Result& result) { Answer(call, queue, auto_ack, result); });
-  call->loop().Submit(*std::move(command));
+  api.sink->Submit(*std::move(command));
+  // Behind the command, so that there is something to cancel.
+  call->OnCancelled([&api, cancel = std::move(cancel)] { api.sink->Submit(cancel); });
 }
 
 }  // namespace sluice::api

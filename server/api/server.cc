@@ -61,18 +61,19 @@ struct UnaryMethod {
   UnaryCall::Handler handler;
   int slots = kRareSlots;
   bool taken_while_draining = false;
+  bool is_short = false;
   bool watched = false;
   absl::Status (*admit)(const ApiContext& api) = nullptr;
 };
 
 const std::map<std::string, UnaryMethod>& UnaryMethods() {
   static const auto* const methods = new std::map<std::string, UnaryMethod>{
-      {"Publish", {&HandlePublish, kBusySlots, false, /*watched=*/true, &AdmitPublish}},
-      {"Receive", {&HandleReceive, kBusySlots, false, /*watched=*/true}},
-      {"Ack", {&HandleAck, kBusySlots, true}},
-      {"Nack", {&HandleNack, kBusySlots, true}},
-      {"ExtendLease", {&HandleExtendLease, kBusySlots, true}},
-      {"Transact", {&HandleTransact, kBusySlots, false, false, &AdmitPublish}},
+      {"Publish", {&HandlePublish, kBusySlots, false, /*is_short=*/true, /*watched=*/true, &AdmitPublish}},
+      {"Receive", {&HandleReceive, kBusySlots, false, false, /*watched=*/true}},
+      {"Ack", {&HandleAck, kBusySlots, true, /*is_short=*/true}},
+      {"Nack", {&HandleNack, kBusySlots, true, /*is_short=*/true}},
+      {"ExtendLease", {&HandleExtendLease, kBusySlots, true, /*is_short=*/true}},
+      {"Transact", {&HandleTransact, kBusySlots, false, /*is_short=*/true, false, &AdmitPublish}},
       {"CreateQueue", {&HandleCreateQueue}},
       {"GetQueue", {&HandleGetQueue, kRareSlots, true}},
       {"ListQueues", {&HandleListQueues, kRareSlots, true}},
@@ -205,7 +206,8 @@ absl::Status ServerImpl::Start() {
 }
 
 void ServerImpl::Serve(Descriptor connection) {
-  connections_.Add(connection.get());
+  // gRPC would log an error for each, and anybody can make any number of them.
+  if (!connections_.Add(connection.get())) return;
   grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
   parameters.fd = connection.Release();
   acceptor_->HandleNewConnection(&parameters);
@@ -245,6 +247,7 @@ void ServerImpl::ArmAll(EventLoop* loop) {
     static_cast<MethodBinding&>(stable) = binding;
     stable.handler = unary.handler;
     stable.taken_while_draining = unary.taken_while_draining;
+    stable.is_short = unary.is_short;
     stable.watched = unary.watched;
     stable.admit = unary.admit;
     if (method.service == Health::service_full_name()) {

@@ -115,5 +115,12 @@ TEST(ConnectionsTest, ADescriptorThatIsUsedAgainIsItsNewOwners) {
   EXPECT_EQ(connections.Find(peers[0]), -1);
 }
 
+TEST(ConnectionsTest, WhatIsNotConnectedIsNotAdded) {
+  const Descriptor never(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  Connections connections;
+  EXPECT_FALSE(connections.Add(never.get()));
+  EXPECT_EQ(connections.Find(""), -1);
+}
+
 }  // namespace
 }  // namespace sluice::api

@@ -123,6 +123,12 @@ TEST_F(ListenerTest, OneFamilyIsOneFamily) {
   EXPECT_LT(ConnectTo(AF_INET, listener_->port()).get(), 0);
 }
 
+TEST_F(ListenerTest, AMappedAddressIsThatOfIpv4) {
+  if (!HasIpv6()) GTEST_SKIP() << "no IPv6 here";
+  Start("[::ffff:127.0.0.1]:0");
+  EXPECT_GE(ConnectTo(AF_INET, listener_->port()).get(), 0);
+}
+
 TEST_F(ListenerTest, APortInUseIsRefusedWithTheReason) {
   Start("127.0.0.1:0");
   const std::string address = absl::StrCat("127.0.0.1:", listener_->port());
