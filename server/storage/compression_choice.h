@@ -38,7 +38,8 @@ class CompressionChoice : public rocksdb::EventListener {
   std::atomic<rocksdb::CompressionType> wanted_;
 };
 
-// How many blocks RocksDB writes for each one that it looks at.
+// How many blocks RocksDB writes for each that it samples. A full memtable makes 64 samples, which cost
+// 1 % of a publish; fewer would leave small files without any.
 inline constexpr uint64_t kBlocksPerSample = 64;
 
 // LZ4, or none if this RocksDB was built without it.

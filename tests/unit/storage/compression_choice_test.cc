@@ -8,7 +8,7 @@
 namespace sluice::storage {
 namespace {
 
-// So many samples that one is taken of every file for sure (63/64 to the power of 1,000).
+// So many blocks that most files have a sample, and some for sure.
 constexpr int kBodies = 1000;
 constexpr size_t kBodyBytes = 5000;  // more than a block
 constexpr int kFilesMax = 50;
